@@ -1,0 +1,1 @@
+"""The index of models, downloading, safe reading of foreign checkpoints, converting, publishing."""

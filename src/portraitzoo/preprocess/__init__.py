@@ -1,0 +1,1 @@
+"""Photos, videos and synthetic heads turned into each family's inputs."""

@@ -1,0 +1,1 @@
+"""Cameras, rays, tri-planes, volume rendering, surfaces and mesh rasterisation."""

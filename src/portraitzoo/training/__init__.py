@@ -1,0 +1,1 @@
+"""What GAN training shares."""

@@ -1,0 +1,51 @@
+"""The families that a verb serves, found through the index: a new family joins by having entries there."""
+
+import argparse
+import importlib
+from collections.abc import Collection, Mapping
+
+from portraitzoo.cli.options import add_options, given
+from portraitzoo.errors import ZooError
+from portraitzoo.hub.index import list_models
+
+
+def model_class(path: str) -> type:
+    """Class at a dotted path of the index."""
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def add_family_options(
+    parser: argparse.ArgumentParser,
+    verb: str,
+    *,
+    skip: Collection[str] = (),
+    rename: Mapping[str, str] | None = None,
+) -> None:
+    """Add the options of method ``verb`` of every family that has it, one help section per family."""
+    for cls_path, family in {entry.cls: entry.family for entry in list_models()}.items():
+        method = getattr(model_class(cls_path), verb, None)
+        if method is not None:
+            add_options(parser.add_argument_group(f"options of {family}"), method, skip=skip, rename=rename)
+
+
+def options_for(model: object, verb: str, namespace: argparse.Namespace, own: Collection[str]) -> dict[str, object]:
+    """Keyword arguments that the command line gave for ``model``'s method ``verb``.
+
+    Args:
+        model: loaded model.
+        verb: name of its method.
+        namespace: what was parsed.
+        own: names in the namespace that the verb itself uses up.
+
+    Raises:
+        ZooError: if the model has no such verb, or an option belongs to another family.
+    """
+    method = getattr(model, verb, None)
+    if method is None:
+        raise ZooError(f"{type(model).__name__} cannot {verb}: `zoo list` tells which models can")
+    chosen = given(namespace, method)
+    for name in vars(namespace):
+        if name not in chosen and name not in own:
+            raise ZooError(f"{type(model).__name__} has no option --{name.replace('_', '-')}")
+    return chosen

@@ -1,0 +1,52 @@
+"""Progress of long work: a bar on a terminal, plain lines elsewhere, always on standard error."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+@contextmanager
+def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show how much of ``total`` is done.
+
+    Args:
+        title: what is being done, in a few words.
+        total: number that means finished.
+
+    Yields:
+        A function that takes how much is done so far (not since the last call).
+    """
+    if sys.stderr.isatty():
+        with _bar(title, total) as advance:
+            yield advance
+    else:
+        yield _lines(title, total)
+
+
+@contextmanager
+def _bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as display:
+        task = display.add_task(title, total=total)
+        yield lambda done: display.update(task, completed=done)
+
+
+def _lines(title: str, total: int) -> Callable[[int], None]:
+    last = time.monotonic()
+
+    def report(done: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= SECONDS_BETWEEN_LINES:
+            print(f"{title}: {done}/{total}", file=sys.stderr, flush=True)
+            last = now
+
+    return report

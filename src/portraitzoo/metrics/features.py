@@ -1,0 +1,161 @@
+"""Feature networks ready for measuring: loaded, frozen, fast, and known by their checksum."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from portraitzoo.errors import WeightsUnavailableError, ZooError
+from portraitzoo.metrics.layers import fold_batch_norms
+
+Weights = Literal["official", "random"]
+
+
+class FeatureNetwork:
+    """A network that only measures: ``network(uint8 pixels) -> features``.
+
+    It is no ``nn.Module`` on purpose: a Metric that holds it adds nothing to a model's state dict, parameters or DDP
+    buckets. It follows its input from device to device, computes in true fp32 (TF32 and autocast are off inside) and
+    without gradients.
+
+    Args:
+        name: what the network is called in the index.
+        module: the network; it is put into eval mode, its batch norms are folded into its convolutions.
+        comparable: whether these are the released weights, so that numbers compare with published ones.
+
+    Attributes:
+        checksum: sha256 of the tensors as given, before folding; equal weights have equal checksums anywhere.
+        num_features: length of one feature vector.
+    """
+
+    def __init__(self, name: str, module: nn.Module, *, comparable: bool) -> None:
+        self.name = name
+        self.checksum = tensor_checksum(module.state_dict())
+        self.comparable = comparable
+        self.num_features = int(module.num_features)
+        self.module = fold_batch_norms(module.eval().requires_grad_(False))
+        self.module.to(memory_format=torch.channels_last)
+
+    def __call__(self, *inputs: Tensor, **options: Any) -> Tensor:
+        """Features of a batch; the arguments are those of the network's ``forward``."""
+        device = inputs[0].device
+        if next(self.module.parameters()).device != device:
+            self.module.to(device)
+        with torch.inference_mode(), true_float32(device.type):
+            return self.module(*inputs, **options)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FeatureNetwork:
+        return self  # it never changes, and a MetricCollection copies its metrics
+
+    def __repr__(self) -> str:
+        kind = "official" if self.comparable else "NOT COMPARABLE"
+        return f"FeatureNetwork({self.name!r}, {kind}, sha256 {self.checksum[:12]})"
+
+
+def feature_network(
+    name: str, weights: Weights = "official", device: torch.device | str | None = None
+) -> FeatureNetwork:
+    """The feature network that the index calls ``name``.
+
+    Args:
+        name: ``"i3d-videogpt"``, ``"inception-2015-12-05"``, ``"arcface-ir-se50"``, ...
+        weights: ``"official"`` from the cache or their origin; ``"random"``: fixed pseudo-random ones, the same on every
+            machine, for trying things offline. Numbers from random weights compare with nothing but each other.
+        device: where the network starts out.
+
+    Raises:
+        UnknownEntryError: for a name that the index does not know.
+        WeightsUnavailableError: if the official weights are not here and cannot be fetched.
+    """
+    from portraitzoo.hub.index import get_entry
+
+    entry = get_entry(name)
+    if weights == "random":
+        module = _build(entry.cls, entry.config)
+        randomise(module, seed=name)
+        return FeatureNetwork(f"{name} (random weights)", module.to(device), comparable=False)
+    if weights != "official":
+        raise ZooError(f"unknown weights {weights!r}: choose official or random")
+
+    from safetensors.torch import load_file
+
+    from portraitzoo.hub.download import fetch
+
+    try:
+        folder = fetch(entry)
+    except WeightsUnavailableError as error:
+        raise WeightsUnavailableError(
+            f"{error}. On a machine with network: `zoo download {name}`; with the released file at hand: "
+            f"`zoo download {name} --file PATH`; to try without: random features (not comparable)"
+        ) from error
+    module = _build(entry.cls, json.loads((folder / "config.json").read_text()))
+    module.load_state_dict(load_file(folder / "model.safetensors"))
+    return FeatureNetwork(name, module.to(device), comparable=True)
+
+
+def needed(network: FeatureNetwork | None) -> FeatureNetwork:
+    """The network of a metric that is asked to look at pixels.
+
+    Raises:
+        ZooError: if the metric was made without one.
+    """
+    if network is None:
+        raise ZooError("this metric was made without a feature network: give it one, or use update_features")
+    return network
+
+
+def tensor_checksum(tensors: Mapping[str, Tensor]) -> str:
+    """Sha256 over names, shapes, dtypes and bytes of ``tensors`` in the order of their names.
+
+    Counters of batch norms are left out: they do not matter and files come with and without them.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        if name.endswith("num_batches_tracked"):
+            continue
+        array = tensors[name].detach().cpu().contiguous().numpy()
+        digest.update(f"{name} {list(array.shape)} {array.dtype}\n".encode())
+        digest.update(array.data if array.ndim else array.tobytes())
+    return digest.hexdigest()
+
+
+def randomise(module: nn.Module, seed: str) -> None:
+    """Fill the convolutions and linear layers of ``module`` with He-scaled normal numbers, a pure function of ``seed``.
+
+    Each tensor has its own PCG64 stream keyed by ``seed`` and its name; normalisation layers keep their initial values.
+    """
+    for path, layer in module.named_modules():
+        if isinstance(layer, nn.Conv2d | nn.Conv3d | nn.Linear):
+            rng = np.random.Generator(np.random.PCG64(zlib.crc32(f"{seed}/{path}".encode())))
+            noise = torch.from_numpy(rng.standard_normal(tuple(layer.weight.shape), dtype=np.float32))
+            with torch.no_grad():
+                layer.weight.copy_(noise * (2 / layer.weight[0].numel()) ** 0.5)
+                if layer.bias is not None:
+                    layer.bias.zero_()
+
+
+@contextmanager
+def true_float32(device_type: str) -> Iterator[None]:
+    """Compute in fp32 proper: no TF32 and no autocast, whatever the surrounding training does."""
+    matmul = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False), torch.autocast(device_type, enabled=False):
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = matmul
+
+
+def _build(path: str, config: Mapping[str, Any]) -> nn.Module:
+    home, _, name = path.rpartition(".")
+    cls: Callable[..., nn.Module] = getattr(importlib.import_module(home), name)
+    return cls(**config)

@@ -1,0 +1,29 @@
+"""PV3D's set of four frames for the metrics across views and time.
+
+One head at two times, seen from the front and from the side: front(t0), side(t1), side(t0), front(t1). The metrics
+compare pairs (front, side), first of equal time and then across times.
+"""
+
+import math
+
+from portraitzoo.errors import ZooError
+from portraitzoo.rendering.cameras import LEVEL, Camera
+
+NUM_VIEWS = 4
+PAIRS = ((0, 2), (3, 1), (0, 1), (3, 2))
+"""(front, side) frame numbers; the first two pairs share a time."""
+
+
+def side_camera(yaw: float = 30.0, pitch: float = 0.0) -> Camera:
+    """Camera of the side frames; angles in degrees.
+
+    Only this view stands a little above (0.05 rad): the front frames are taken with :meth:`Camera.canonical`.
+    """
+    return Camera.look_at(math.radians(yaw), LEVEL + math.radians(pitch))
+
+
+def check_views(what: str, shape: tuple[int, ...], expected: tuple[int | None, ...]) -> None:
+    """Raise ZooError unless ``shape`` is ``expected`` (``None``: any size), which has the views on its second axis."""
+    if len(shape) != len(expected) or any(e is not None and e != s for s, e in zip(shape, expected, strict=True)):
+        wanted = ", ".join("any" if e is None else str(e) for e in expected)
+        raise ZooError(f"{what} must be [{wanted}], not {list(shape)}: front(t0), side(t1), side(t0), front(t1) a head")

@@ -27,10 +27,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "sample": ("sample:sample", "generate clips: mp4, PNG frames, contact sheet or npz"),
     "mesh": ("mesh:mesh", "export one head as a mesh: glb, ply or obj"),
     "preprocess": ("preprocess:preprocess", "make a training set (synthetic heads)"),
-    "fit": ("lightning:fit", "train or fine-tune from a recipe (LightningCLI)"),
-    "validate": ("lightning:validate", "run a recipe's validation (LightningCLI)"),
-    "test": ("lightning:test", "run a recipe's test (LightningCLI)"),
-    "predict": ("lightning:predict", "run a recipe's prediction (LightningCLI)"),
+    "fit": ("recipes:fit", "train or fine-tune from a recipe (LightningCLI)"),
+    "validate": ("recipes:validate", "run a recipe's validation (LightningCLI)"),
+    "test": ("recipes:test", "run a recipe's test (LightningCLI)"),
+    "predict": ("recipes:predict", "run a recipe's prediction (LightningCLI)"),
     "eval": ("evaluate:evaluate", "measure FVD, FID, identity, Chamfer and warping error"),
     "convert": ("convert:convert", "turn an official checkpoint into ours, without running anything in it"),
     "publish": ("publish:publish", "turn a run into a folder for the Hub, and push it"),
@@ -115,6 +115,9 @@ def _foreseen(error: Exception) -> str | None:
 def _fail(error: BaseException, message: str, status: int = FAILED) -> int:
     if os.environ.get("PORTRAITZOO_TRACEBACK"):
         traceback.print_exception(error)
+    if message.startswith("Caught ") and "Original Traceback" in message:
+        # A data loader's worker wraps its error's message in a traceback; the line that we wrote is the last one.
+        message = message.strip().splitlines()[-1].partition(": ")[2]
     print("zoo: " + " ".join(message.split()), file=sys.stderr)
     return status
 

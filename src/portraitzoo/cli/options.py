@@ -64,7 +64,7 @@ def given(namespace: argparse.Namespace, function: Callable[..., Any]) -> dict[s
 
 
 def _kind(hint: Any) -> dict[str, Any]:
-    """Keywords of ``add_argument`` for a type hint; members of a union that a command line cannot write are left out."""
+    """Keywords of ``add_argument`` for a type hint, without the members of a union that text cannot express."""
     origin, members = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         kinds = [kind for member in members if member is not type(None) and (kind := _kind(member))]

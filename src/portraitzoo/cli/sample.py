@@ -22,10 +22,10 @@ def sample(arguments: list[str]) -> None:
     options.add_argument(
         "--out",
         type=Path,
-        help="clip.mp4, sheet.png (contact sheet), clip.npz (with all maps) or a folder of PNG frames (default: NAME.mp4)",
+        help="clip.mp4, sheet.png (contact sheet), clip.npz (everything) or a folder of PNG frames (default: NAME.mp4)",
     )
     options.add_argument(
-        "--cameras", type=Path, help="JSON file of camera labels, one per frame, instead of a trajectory"
+        "--cameras", type=Path, help="camera file (JSON), one camera per frame, instead of a trajectory"
     )
     options.add_argument("--json", action="store_true", help="print what was written as JSON")
     add_device_options(options)

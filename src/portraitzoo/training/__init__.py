@@ -1,1 +1,1 @@
-"""What GAN training shares."""
+"""What GAN training shares: losses, regularisers, schedules, averaging, draws, callbacks."""

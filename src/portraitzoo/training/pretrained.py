@@ -1,0 +1,105 @@
+"""What a training run can start from: an entry of the index, a folder of ours, or another run's checkpoint."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from portraitzoo.errors import CheckpointError
+from portraitzoo.hub.download import fetch
+from portraitzoo.hub.index import get_entry
+
+AVERAGED = "generator_ema."
+RAW = "generator."
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """Weights under the names of a training module, and the sizes of their networks.
+
+    Attributes:
+        source: what the user called it.
+        network: fields of the generator's configuration.
+        discriminator: those of the discriminators'; None if the source does not tell.
+        tensors: weights of the training module's state dict, at least the averaged generator's.
+    """
+
+    source: str
+    network: Mapping[str, Any]
+    discriminator: Mapping[str, Any] | None
+    tensors: Mapping[str, Tensor]
+
+
+def read_pretrained(source: str, family: str) -> Pretrained:
+    """Read an entry's name, a folder with ``model.safetensors`` and ``config.json``, or a run's ``.ckpt``.
+
+    Raises:
+        CheckpointError: if it is damaged or of another family.
+        UnknownEntryError: if it is neither a path nor an entry.
+    """
+    path = Path(source)
+    if path.is_file():
+        return _read_run(path, family)
+    if not path.is_dir():
+        entry = get_entry(source)
+        if entry.family != family:
+            raise CheckpointError(f"{source} is a {entry.family} model: start {family} training from a {family} entry")
+        path = fetch(entry)
+    return _read_folder(source, path)
+
+
+def load_fitting(module: nn.Module, start: Pretrained) -> None:
+    """Load what ``start`` has into ``module``; a generator or an average that it lacks is taken from the other.
+
+    Raises:
+        CheckpointError: if a network of ``start`` is incomplete or of another size; the message names a tensor.
+    """
+    tensors = dict(start.tensors)
+    for have, lack in ((AVERAGED, RAW), (RAW, AVERAGED)):
+        if not any(name.startswith(lack) for name in tensors):
+            tensors |= {lack + name.removeprefix(have): t for name, t in tensors.items() if name.startswith(have)}
+    own = module.state_dict()
+    for name, tensor in tensors.items():
+        if name not in own:
+            raise CheckpointError(f"{start.source} has a tensor {name} that this network has not: change `network`")
+        if own[name].shape != tensor.shape:
+            raise CheckpointError(
+                f"{start.source} does not fit: {name} is {list(tensor.shape)}, the configured network wants "
+                f"{list(own[name].shape)}; leave `network` out to take its sizes"
+            )
+    parts = {name.partition(".")[0] for name in tensors}
+    missing = [name for name in own if name.partition(".")[0] in parts and name not in tensors]
+    if missing:
+        raise CheckpointError(f"{start.source} lacks the tensor {missing[0]} of the configured network")
+    module.load_state_dict(tensors, strict=False)
+
+
+def _read_run(path: Path, family: str) -> Pretrained:
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise CheckpointError(f"{path} is no checkpoint of a run: give an entry, a folder or a .ckpt file") from error
+    if not isinstance(checkpoint, dict) or checkpoint.get("family") != family:
+        raise CheckpointError(f"{path} is no checkpoint of {family} training")
+    sizes = checkpoint["hyper_parameters"]
+    networks = {name: t for name, t in checkpoint["state_dict"].items() if "." in name}
+    return Pretrained(str(path), sizes["network"], sizes["discriminator"], networks)
+
+
+def _read_folder(source: str, folder: Path) -> Pretrained:
+    try:
+        network = json.loads((folder / "config.json").read_text())
+        model = load_file(folder / "model.safetensors")
+        training = folder / "training.safetensors"
+        rest = load_file(training) if training.is_file() else {}
+    except Exception as error:
+        raise CheckpointError(f"{folder} holds no readable model.safetensors and config.json ({error})") from error
+    averaged = {AVERAGED + name.removeprefix(RAW): tensor for name, tensor in model.items()}
+    return Pretrained(source, network, None, averaged | rest)

@@ -5,7 +5,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import resources
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def replacing(target: str | Path) -> Iterator[Path]:
         _remove(temporary)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise ZooError(f"no space left on the disk of {target}: free some and run again") from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR):
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
             raise ZooError(f"cannot write {target}: {os.strerror(error.errno)}; choose another place") from error
         raise
     except BaseException:
@@ -57,4 +57,5 @@ def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink()

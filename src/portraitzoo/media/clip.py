@@ -200,10 +200,12 @@ class Clip:
             if "cam2world" in arrays:
                 cameras = CameraTrack(torch.from_numpy(arrays["cam2world"]), torch.from_numpy(arrays["intrinsics"]))
             maps = {n.removeprefix("map."): torch.from_numpy(a) for n, a in arrays.items() if n.startswith("map.")}
-            info = json.loads(str(arrays["info"]))
+            info = dict(json.loads(str(arrays["info"])))
             return cls(torch.from_numpy(arrays["frames"]), float(arrays["fps"]), cameras, maps, info)
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-            raise MediaError(f"{path} is no clip of portraitzoo, or it is damaged: write it again ({error})") from error
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, MediaError) as error:
+            raise MediaError(
+                f"{path} is no clip of portraitzoo, or it is damaged: write it again ({_first_line(error)})"
+            ) from error
 
     def _save_folder(self, path: Path) -> None:
         described: dict[str, object] = {"fps": self.fps, "info": self.info, "maps": sorted(self.maps)}
@@ -234,9 +236,9 @@ class Clip:
                 raise ValueError(f"map names {names}")
             maps = {name: torch.from_numpy(np.load(path / f"{name}.npy", allow_pickle=False)) for name in names}
             return cls(frames, folder.fps, cameras, maps, dict(described.get("info", {})))  # type: ignore[call-overload]
-        except (OSError, ValueError, TypeError, RuntimeError, IndexError, EOFError) as error:
+        except (OSError, ValueError, TypeError, RuntimeError, IndexError, EOFError, MediaError) as error:
             raise MediaError(
-                f"{path / SIDECAR} does not describe the frames beside it: write it again ({error})"
+                f"{path / SIDECAR} does not describe the frames beside it: write it again ({_first_line(error)})"
             ) from error
 
 
@@ -256,3 +258,7 @@ def _provenance(comment: str) -> dict[str, object]:
     except (ValueError, RecursionError):
         return {}
     return info if isinstance(info, dict) else {}
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

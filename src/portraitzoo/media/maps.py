@@ -33,9 +33,11 @@ def map_pictures(
         return _to_bytes(values[..., None].expand(*values.shape, 3))
     if name == "normals":
         return _to_bytes((values + 1) / 2)
-    finite = torch.where(torch.isfinite(values), values, values.new_tensor(float("nan")))
-    low, high = (torch.from_numpy(np.nanquantile(finite.flatten(0, 2).numpy(), q, axis=0)) for q in (0.0, 1.0))
-    scaled = torch.nan_to_num((finite - low) / (high - low).clamp_min(1e-12), nan=1.0)
+    finite = torch.isfinite(values)
+    low = values.where(finite, torch.inf).amin((0, 1, 2))
+    high = values.where(finite, -torch.inf).amax((0, 1, 2))
+    # What is not finite was hit by no ray and counts as far.
+    scaled = ((values - low) / (high - low).clamp_min(1e-12)).where(finite, 1.0)
     if values.ndim == 4:
         return _to_bytes(scaled)
     near = _to_bytes(1 - scaled).numpy()

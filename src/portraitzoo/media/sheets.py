@@ -55,7 +55,7 @@ def contact_sheet(
 def _caption(text: str, height: int, width: int) -> UInt8[np.ndarray, "height width 3"]:
     font = cv2.FONT_HERSHEY_SIMPLEX
     (unit_width, unit_height), baseline = cv2.getTextSize(text, font, 1.0, 1)
-    scale = min(0.8 * height / (unit_height + baseline), 0.95 * width / max(unit_width, 1))
+    scale = min(0.8 * height / max(unit_height + baseline, 1), 0.95 * width / max(unit_width, 1))
     strip = np.full((height, width, 3), 255, dtype=np.uint8)
     origin = (int((width - scale * unit_width) / 2), int((height + scale * (unit_height - baseline)) / 2))
     return cv2.putText(strip, text, origin, font, scale, (0, 0, 0), 1, cv2.LINE_AA)

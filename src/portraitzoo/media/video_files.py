@@ -44,7 +44,7 @@ class VideoFile:
             ) from error
         if not self._container.streams.video:
             self._container.close()
-            raise MediaError(f"{self.path} holds no video stream: give a file with pictures in it")
+            raise MediaError(f"{self.path} holds no pictures: it is cut off, or sound only; give another file")
         self._stream = self._container.streams.video[0]
         if self._stream.codec_context is None:
             self._container.close()

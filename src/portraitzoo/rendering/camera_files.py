@@ -18,9 +18,9 @@ def load_cameras(path: str | Path, num_frames: int | None = None) -> Camera:
     """Read the cameras of a clip.
 
     The file holds a list with one entry for each frame, in order: 25 numbers (see :meth:`Camera.label`), or a pair of
-    the frame's name and 25 numbers (PV3D's ``smoothed_camera2world``); or an object with a list ``cameras`` of that kind
-    (``clip.json`` of :meth:`portraitzoo.media.clip.Clip.save`), or with ``cam2world`` [time, 4, 4] and ``intrinsics``
-    [time, 3, 3] or [3, 3].
+    the frame's name and 25 numbers (PV3D's ``smoothed_camera2world``). Or it holds an object with such a list under
+    ``cameras`` (``clip.json`` of :meth:`portraitzoo.media.clip.Clip.save`), or with ``cam2world`` [time, 4, 4] and
+    ``intrinsics`` [time, 3, 3] or [3, 3].
 
     Args:
         path: a .json file.
@@ -30,8 +30,8 @@ def load_cameras(path: str | Path, num_frames: int | None = None) -> Camera:
         Cameras of batch shape [time].
 
     Raises:
-        MediaError: if the file is absent or no JSON, an entry has not 25 finite numbers, or there are fewer cameras than
-            frames; the message names file and entry.
+        MediaError: if the file is absent or no JSON, an entry has not 25 finite numbers, or there are fewer cameras
+            than frames; the message names file and entry.
     """
     path = Path(path)
     try:

@@ -141,8 +141,8 @@ def extract_mesh(
         raise ZooError("the density is not finite everywhere: the weights are damaged or the precision is too low")
     if not low < level < high:
         raise ZooError(
-            f"there is no surface of density {level:g}: on the {resolution}^3 grid it lies between {low:.4g} and {high:.4g}; "
-            "choose a level in between"
+            f"there is no surface of density {level:g}: on the {resolution}^3 grid it lies between {low:.4g} and "
+            f"{high:.4g}; choose a level in between"
         )
     volume = values.numpy()
     if closed:

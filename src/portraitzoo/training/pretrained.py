@@ -86,9 +86,9 @@ def _read_run(path: Path, family: str) -> Pretrained:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise CheckpointError(f"{path} is no checkpoint of a run: give an entry, a folder or a .ckpt file") from error
-    if not isinstance(checkpoint, dict) or checkpoint.get("family") != family:
+    sizes = checkpoint.get("portraitzoo", {}) if isinstance(checkpoint, dict) else {}
+    if sizes.get("family") != family:
         raise CheckpointError(f"{path} is no checkpoint of {family} training")
-    sizes = checkpoint["hyper_parameters"]
     networks = {name: t for name, t in checkpoint["state_dict"].items() if "." in name}
     return Pretrained(str(path), sizes["network"], sizes["discriminator"], networks)
 

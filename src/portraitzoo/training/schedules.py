@@ -22,8 +22,8 @@ class Schedules:
             conditioning, EG3D section 4.4).
         swap_end: that probability after the fade.
         swap_fade: samples over which it falls, linearly.
-        resolution_start: side of the volume-rendered image at the start.
-        resolution_end: that side after the growth.
+        resolution_start: side of the volume-rendered image at the start; None is the network's own.
+        resolution_end: that side after the growth; None is the network's own.
         resolution_fade: samples over which it grows, linearly.
     """
 
@@ -33,8 +33,8 @@ class Schedules:
     swap_start: float = 1.0
     swap_end: float = 0.5
     swap_fade: float = 1_000_000
-    resolution_start: int = 64
-    resolution_end: int = 64
+    resolution_start: int | None = None
+    resolution_end: int | None = None
     resolution_fade: float = 1_000_000
 
     def blur(self, num_samples: int, device_batch: int, devices: int = 1) -> float:
@@ -47,9 +47,10 @@ class Schedules:
         """Probability with which a clip's mapping is conditioned on its neighbour's cameras."""
         return _linear(self.swap_start, self.swap_end, num_samples, self.swap_fade)
 
-    def render_resolution(self, num_samples: int) -> int:
-        """Side of the volume-rendered image, rounded half to even."""
-        return round(_linear(self.resolution_start, self.resolution_end, num_samples, self.resolution_fade))
+    def render_resolution(self, num_samples: int, own: int = 64) -> int:
+        """Side of the volume-rendered image, rounded half to even; ``own`` is the network's."""
+        start, end = (own if side is None else side for side in (self.resolution_start, self.resolution_end))
+        return round(_linear(start, end, num_samples, self.resolution_fade))
 
 
 def ema_beta(num_samples: int, batch: int, half_life: float = 10_000, rampup: float | None = 0.05) -> float:

@@ -10,8 +10,8 @@ A run's folder (``trainer.default_root_dir``) holds::
 
 A checkpoint is a Lightning checkpoint of plain values: ``state_dict`` holds ``generator.*`` (in training),
 ``generator_ema.*`` (its average, the one to use), ``image_discriminator.*``, ``video_discriminator.*`` and
-``num_samples`` (clips seen); ``hyper_parameters`` holds the constructor's arguments with ``network`` and
-``discriminator`` as plain dictionaries; ``family`` is ``pv3d``.
+``num_samples`` (clips seen); ``portraitzoo`` is ``{"family": "pv3d", "network": {...}, "discriminator": {...}, ...}``
+with the fields of the configurations.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ class PV3DTraining(LightningModule):
         return Stage(
             blur_sigma=self.schedules.blur(samples, device_batch, self.trainer.world_size),
             swap_probability=self.schedules.swap_probability(samples),
-            render_resolution=self.schedules.render_resolution(samples),
+            render_resolution=self.schedules.render_resolution(samples, self.config.render_resolution),
         )
 
     def draw(self, purpose: int, batch: PairBatch, stage: Stage, rays: bool = True) -> Draws:
@@ -222,8 +222,8 @@ class PV3DTraining(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Say what the weights are, in plain values."""
-        checkpoint["family"] = "pv3d"
-        checkpoint["hyper_parameters"] = {
+        checkpoint["portraitzoo"] = {
+            "family": "pv3d",
             "network": dataclasses.asdict(self.config),
             "discriminator": dataclasses.asdict(self.discriminator_config),
             "losses": dataclasses.asdict(self.losses),

@@ -1,0 +1,268 @@
+"""One function that measures generated portraits: any source, any protocol, cached, resumable, over many processes."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import platform
+import time
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+from torch import nn
+
+from portraitzoo.errors import UnknownEntryError, ZooError
+from portraitzoo.media.clip import Clip
+from portraitzoo.metrics.extraction import Extraction, Progress, Side
+from portraitzoo.metrics.feature_cache import default_cache
+from portraitzoo.metrics.features import Weights, tensor_checksum
+from portraitzoo.metrics.frechet import FeatureStatistics
+from portraitzoo.metrics.measures import FrechetMeasure, Gathered, Measure, Result, measures_named
+from portraitzoo.metrics.processes import Processes
+from portraitzoo.metrics.protocols import Protocol, get_protocol
+from portraitzoo.metrics.report import Report
+from portraitzoo.metrics.sources import ClipSource, FolderSource, ModelSource, MultiviewFolderSource, Source
+from portraitzoo.rendering.cameras import Camera
+
+Input = str | Path | nn.Module | FeatureStatistics | Sequence[Clip]
+"""A side: model entry or run, loaded model, folder or file of videos, images or statistics, or clips in memory."""
+
+
+@dataclass(frozen=True)
+class SavedStatistics:
+    """A side of which only mean and covariance are known."""
+
+    label: str
+    statistics: FeatureStatistics
+
+
+def evaluate(
+    generated: Input,
+    real: Input | None = None,
+    *,
+    metrics: Sequence[str] = ("fvd",),
+    num_clips: int | None = None,
+    protocol: str | Protocol = "quick",
+    overrides: Mapping[str, Any] | None = None,
+    features: Weights = "official",
+    sampling: Mapping[str, object] | None = None,
+    cameras: Sequence[Camera] | None = None,
+    seed: int | None = None,
+    batch_size: int = 4,
+    workers: int = 2,
+    device: str | torch.device | None = None,
+    cache: str | Path | None = None,
+    use_cache: bool = True,
+    strict: bool = False,
+    progress: Progress | None = None,
+    out: str | Path | None = None,
+) -> Report:
+    """Measure generated portraits, against real ones where the metric compares two sets.
+
+    Each side is one of: the name of an index entry, a run's checkpoint or a folder of ours (drawn from), a loaded
+    model, a folder of videos or of frame folders, one video file, a folder of images (FID), a folder in PV3D's
+    multi-view layout (identity, Chamfer, warping), clips in memory, or saved statistics (``.npz``, an index entry of
+    statistics, or :class:`FeatureStatistics`).
+
+    Inside a ``torch.distributed`` process group every process calls this with the same arguments; each takes its
+    share, and all return the same report (write it from one: ``out`` is honoured by rank 0 only).
+
+    Args:
+        generated: the side that is judged.
+        real: the side it is compared with; identity, Chamfer and warping do without.
+        metrics: any of ``fvd``, ``fid``, ``identity``, ``chamfer``, ``warping``.
+        num_clips: clips on each side, instead of the protocol's number (and at most so many heads). A
+            side with fewer is then taken as it is, with a warning.
+        protocol: a published protocol's name, or one of your own.
+        overrides: protocol fields to change; the report then says "modified".
+        features: ``official`` networks, or ``random`` weights: fixed, offline, and comparable with nothing else.
+        sampling: further arguments of the model's ``sample``.
+        cameras: camera tracks that a model's clips follow, see :class:`ModelSource`.
+        seed: clip i of a model is drawn with seed + i; overrides the protocol's ``first_seed``.
+        batch_size: clips to a forward pass.
+        workers: threads that decode ahead.
+        device: where networks run; the best one here by default.
+        cache: folder of cached features; the user's cache by default.
+        use_cache: False keeps nothing on disk.
+        strict: unreadable items are errors instead of being counted.
+        progress: called with (what, done, total) as items are finished.
+        out: folder for ``report.json``, ``report.md`` and ``report.html``.
+
+    Returns:
+        The report; ``report.values`` maps metric to number.
+
+    Raises:
+        ZooError: in one line, for an unknown metric, protocol or field; a side that cannot serve a metric or has too
+            few clips; features that are not finite; statistics of another network or protocol.
+        WeightsUnavailableError: if official network weights are not here and cannot be fetched.
+
+    Example:
+        >>> report = evaluate("pv3d-tiny", "my_clips/", metrics=("fvd", "fid"), features="random")  # doctest: +SKIP
+        >>> report.values["fvd"]  # doctest: +SKIP
+    """
+    started = time.monotonic()
+    chosen = _protocol(protocol, overrides, num_clips, seed)
+    classes = measures_named(metrics)
+    where = torch.device(device) if device is not None else _best_device()
+    two_sided = [cls for cls in classes if cls.two_sided]
+    if two_sided and real is None:
+        raise ZooError(f"{two_sided[0].title} compares two sets: give real videos, a model or saved statistics too")
+
+    ours = _source(generated, where, workers, sampling, cameras)
+    theirs = _source(real, where, workers, sampling, cameras) if two_sided and real is not None else None
+    extraction = Extraction(
+        chosen,
+        batch_size=batch_size,
+        workers=workers,
+        cache=(Path(cache) if cache is not None else default_cache()) if use_cache else None,
+        strict=strict,
+        enough=chosen.fewer or num_clips is not None,
+        progress=progress or (lambda what, done, total: None),
+    )
+    for source, asked in ((ours, classes), (theirs, two_sided)):
+        if source is not None and not isinstance(source, SavedStatistics):
+            extraction.check(source, asked)
+    measures = [cls(chosen, features, where, batch_size) for cls in classes]
+    seconds = {"preparation": time.monotonic() - started}
+
+    sides: list[Side | None] = []
+    for name, source, asked in (
+        ("generated", ours, measures),
+        ("real", theirs, [measure for measure in measures if measure.two_sided]),
+    ):
+        begun = time.monotonic()
+        sides.append(None if source is None else _side(source, asked, extraction))
+        seconds[name] = time.monotonic() - begun
+    begun = time.monotonic()
+    left, right = sides
+    assert left is not None
+    results = [_result(measure, left, right) for measure in measures]
+    seconds["comparison"] = time.monotonic() - begun
+    report = Report(
+        results=results,
+        protocol=chosen,
+        generated=left,
+        real=right,
+        features=features,
+        device=_device_name(where),
+        processes=Processes.current().size,
+        seconds={name: round(value, 3) for name, value in seconds.items()},
+        versions=_versions(),
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        warnings=_warnings(left, right, chosen, results),
+    )
+    if out is not None and Processes.current().rank == 0:
+        report.save(out)
+    return report
+
+
+def _protocol(
+    protocol: str | Protocol, overrides: Mapping[str, Any] | None, num_clips: int | None, seed: int | None
+) -> Protocol:
+    base = get_protocol(protocol)
+    changes = dict(overrides or {})
+    if num_clips is not None:
+        changes |= {"clips": num_clips, "subjects": min(num_clips, base.subjects)}
+    if seed is not None:
+        changes["first_seed"] = seed
+    return base.override(changes)
+
+
+def _source(
+    given: Input,
+    device: torch.device,
+    workers: int,
+    sampling: Mapping[str, object] | None,
+    cameras: Sequence[Camera] | None,
+) -> Source | SavedStatistics:
+    if isinstance(given, FeatureStatistics):
+        return SavedStatistics("saved statistics", given)
+    if isinstance(given, nn.Module):
+        return ModelSource(given.to(device), type(given).__name__, sampling, cameras)
+    if not isinstance(given, str | Path):
+        return ClipSource(given)
+    path = Path(given)
+    if path.suffix == ".npz" and path.is_file() and not _is_clip(path):
+        return SavedStatistics(path.name, FeatureStatistics.load(path))
+    if path.is_dir() and MultiviewFolderSource.matches(path):
+        return MultiviewFolderSource(path, workers)
+    if path.exists() and not _is_model(path):
+        return FolderSource(path, workers)
+    return _from_hub(str(given), device, sampling, cameras)
+
+
+def _from_hub(
+    name: str, device: torch.device, sampling: Mapping[str, object] | None, cameras: Sequence[Camera] | None
+) -> Source | SavedStatistics:
+    from portraitzoo.hub.download import fetch
+    from portraitzoo.hub.index import get_entry
+    from portraitzoo.hub.loading import load
+
+    if not Path(name).exists():
+        try:
+            entry = get_entry(name)
+        except UnknownEntryError as error:
+            raise UnknownEntryError(f"{name} is neither a file or folder nor a known entry ({error})") from error
+        if entry.task == "statistics":
+            return SavedStatistics(name, FeatureStatistics.load(next(fetch(entry).glob("*.npz"))))
+    return ModelSource(load(name, device=device), Path(name).name, sampling, cameras)
+
+
+def _is_clip(path: Path) -> bool:
+    """Whether an .npz is a clip that was saved, not statistics."""
+    return zipfile.is_zipfile(path) and "frames.npy" in zipfile.ZipFile(path).namelist()
+
+
+def _is_model(path: Path) -> bool:
+    return path.suffix == ".ckpt" or (path.is_dir() and (path / "model.safetensors").exists())
+
+
+def _side(source: Source | SavedStatistics, measures: Sequence[Measure], extraction: Extraction) -> Side:
+    if not isinstance(source, SavedStatistics):
+        return extraction.run(source, measures)
+    statistics = source.statistics
+    side = Side(
+        source.label, "statistics", fingerprint=tensor_checksum({"mean": statistics.mean, "cov": statistics.cov})
+    )
+    for measure in measures:
+        if not isinstance(measure, FrechetMeasure):
+            raise ZooError(f"{source.label} holds saved statistics: {measure.title} needs a model or a folder")
+        measure.check(source.label, statistics)
+        side.gathered[measure.name] = Gathered(statistics)
+    return side
+
+
+def _result(measure: Measure, generated: Side, real: Side | None) -> Result:
+    other = real.gathered[measure.name] if real is not None and measure.two_sided else None
+    return measure.result(generated.gathered[measure.name], other)
+
+
+def _warnings(generated: Side, real: Side | None, protocol: Protocol, results: Sequence[Result]) -> list[str]:
+    warnings = [warning for side in (generated, real) if side is not None for warning in side.warnings(protocol)]
+    for result in results:
+        if result.real is not None and result.real != result.generated:
+            warnings.append(
+                f"{result.title}: {result.generated} generated and {result.real} real {result.unit}; "
+                "published numbers take equal counts or say so"
+            )
+    return warnings
+
+
+def _best_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _device_name(device: torch.device) -> str:
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
+
+
+def _versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in ("portraitzoo", "torch", "numpy", "av")} | {
+        "opencv": cv2.__version__,
+        "python": platform.python_version(),
+    }

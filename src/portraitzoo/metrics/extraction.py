@@ -1,0 +1,396 @@
+"""From a source to features: load, measure, keep, in order, in parallel, and only once."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from portraitzoo.errors import ZooError
+from portraitzoo.files import replacing
+from portraitzoo.media.clip import Clip
+from portraitzoo.metrics.feature_cache import Entry, FeatureCache, digest
+from portraitzoo.metrics.measures import Gathered, Measure
+from portraitzoo.metrics.processes import Processes
+from portraitzoo.metrics.protocols import Protocol
+from portraitzoo.metrics.sources import Item, Listing, Need, ShortClipError, Source
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how many items are finished, and how many there are."""
+
+PREVIEWS = 4  # samples of a side that the report shows
+_STRIP_FRAMES = 8
+_STRIP_HEIGHT = 112
+
+
+@dataclass
+class Side:
+    """What was gathered from one side.
+
+    Attributes:
+        label: name of the source.
+        kind: kind of the source.
+        fingerprint: digest of its content.
+        used: number of clips, images and subjects that were measured.
+        available: number of those that the source lists.
+        broken: item name to reason, of those that could not be read.
+        short: names of videos with too few frames.
+        traits: how often each size, frame rate and kind of picture was seen, e.g. ``{"512x512": 64, "25 fps": 64}``.
+        gathered: features by metric name.
+        previews: JPEG strips of the first items.
+        rebuilt: damaged cache shards that were computed again.
+    """
+
+    label: str
+    kind: str
+    fingerprint: str
+    used: dict[Need, int] = field(default_factory=dict)
+    available: dict[Need, int] = field(default_factory=dict)
+    broken: dict[str, str] = field(default_factory=dict)
+    short: list[str] = field(default_factory=list)
+    traits: dict[str, int] = field(default_factory=dict)
+    gathered: dict[str, Gathered] = field(default_factory=dict)
+    previews: list[bytes] = field(default_factory=list)
+    rebuilt: int = 0
+
+    def warnings(self, protocol: Protocol) -> list[str]:
+        """What was odd about the items, counted and named."""
+        found = []
+        if self.broken:
+            found.append(f"{len(self.broken)} unreadable and left out: {_named(self.broken)}")
+        if self.short:
+            found.append(f"{len(self.short)} shorter than {protocol.span} frames and left out: {_named(self.short)}")
+        sizes = {trait: count for trait, count in self.traits.items() if "x" in trait}
+        if len(sizes) > 1:
+            found.append(f"mixed resolutions: {_counted(sizes)}")
+        rates = {trait: count for trait, count in self.traits.items() if trait.endswith(" fps")}
+        if set(rates) - {f"{protocol.fps:g} fps"}:
+            found.append(f"{_counted(rates)}, the protocol supposes {protocol.fps:g} fps: frames taken as they are")
+        if self.traits.get("grey"):
+            found.append(f"{self.traits['grey']} grey: repeated to three channels")
+        if self.traits.get("alpha"):
+            found.append(f"{self.traits['alpha']} with an alpha channel: it was dropped")
+        limits: dict[Need, int] = {"clips": protocol.clips, "subjects": protocol.subjects}
+        for unit, limit in limits.items():
+            asked = not protocol.fewer or unit in protocol.modified()
+            if asked and unit in self.used and self.used[unit] < limit:
+                found.append(f"{self.used[unit]} {unit}, asked were {limit}")
+        if self.rebuilt:
+            found.append(f"{self.rebuilt} damaged cache files were thrown away and computed again")
+        return [f"{self.label}: {text}" for text in found]
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """How features are extracted; the same for both sides.
+
+    Attributes:
+        protocol: how clips are taken and resized.
+        batch_size: clips to a forward pass.
+        workers: threads that decode.
+        cache: folder of all feature caches, or None.
+        strict: whether an unreadable item is an error (else it is counted).
+        enough: whether a side may have fewer items than the protocol asks for.
+        progress: told about every finished item.
+    """
+
+    protocol: Protocol
+    batch_size: int = 4
+    workers: int = 2
+    cache: Path | None = None
+    strict: bool = False
+    enough: bool = False
+    progress: Progress = lambda what, done, total: None
+
+    def unit(self, source: Source, measure: Measure | type[Measure]) -> Need:
+        """What the source is asked for: FID takes the frames of clips unless there are only images."""
+        if measure.need == "images" and source.kind != "images":
+            return "clips"
+        return measure.need
+
+    def limit(self, unit: Need) -> int | None:
+        """Items that the protocol wants; None for all that there are."""
+        return {"clips": self.protocol.clips, "subjects": self.protocol.subjects, "images": None}[unit]
+
+    def check(self, source: Source, measures: Sequence[type[Measure]]) -> None:
+        """Find out, before any work, whether a source serves all measures.
+
+        Raises:
+            ZooError: if not; the message says what it lacks.
+        """
+        for unit in {self.unit(source, measure) for measure in measures}:
+            self._listing(source, unit)
+
+    def run(self, source: Source, measures: Sequence[Measure]) -> Side:
+        """Features of one side for all measures; each item is loaded once.
+
+        With several processes each takes its share, and the result holds those of all.
+
+        Raises:
+            ZooError: if a measure cannot be served, an item is broken and ``strict``, features are not finite, or
+                there are too few items.
+        """
+        side = Side(source.label, source.kind, source.fingerprint())
+        for unit in sorted({self.unit(source, measure) for measure in measures}):
+            served = [measure for measure in measures if self.unit(source, measure) == unit]
+            _Pass(self, source, unit, served, side).run(self._listing(source, unit))
+        return side
+
+    def _listing(self, source: Source, unit: Need) -> Listing:
+        limit = self.limit(unit)
+        listing = source.listing(unit, self.protocol, limit or 1)
+        if self.strict and listing.broken:
+            raise ZooError(next(iter(listing.broken.values())))
+        self._check_count(source.label, unit, len(listing.items), listing.short, listing.broken)
+        return listing
+
+    def _check_count(self, label: str, unit: Need, count: int, short: Collection[str], broken: Collection[str]) -> None:
+        limit = self.limit(unit)
+        lost = [f"{len(short)} too short" if short else "", f"{len(broken)} unreadable" if broken else ""]
+        lost_text = f" ({', '.join(filter(None, lost))})" if short or broken else ""
+        if count == 0:
+            raise ZooError(f"{label} has no usable {unit}{lost_text}: nothing to measure")
+        if limit is not None and count < limit and not self.enough:
+            raise ZooError(
+                f"{label} has {count} usable {unit}{lost_text}, protocol {self.protocol.name} asks for {limit}: "
+                f"add some, or ask for fewer with num_clips (--num-clips {count})"
+            )
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """An item as the feature networks get it, and what was noticed before it was resized."""
+
+    clip: Clip
+    traits: tuple[str, ...]
+
+
+class _Pass:
+    """One way through the items of a source, for the measures that share them."""
+
+    def __init__(
+        self, extraction: Extraction, source: Source, unit: Need, measures: Sequence[Measure], side: Side
+    ) -> None:
+        self.extraction = extraction
+        self.source = source
+        self.unit = unit
+        self.measures = measures
+        self.side = side
+        self.maps = sorted({name for measure in measures for name in measure.maps})
+        self.processes = Processes.current()
+        self.finished = 0
+        taken = _sampling(extraction.protocol, unit) | {"source": side.fingerprint, "unit": unit}
+        self.caches = {m.name: FeatureCache(extraction.cache, taken | m.key) for m in measures}
+        self.pictures = None if extraction.cache is None else extraction.cache / digest(taken | {"of": "previews"})
+        self.waiting: dict[str, list[tuple[int, _Loaded]]] = {measure.name: [] for measure in measures}
+        self.previews: dict[int, bytes] = {}
+
+    def run(self, listing: Listing) -> None:
+        """Measure items in rounds, until there are as many good ones as wanted or none are left."""
+        total = len(listing.items)
+        wanted = min(self.extraction.limit(self.unit) or total, total)
+        broken, short, good = dict(listing.broken), list(listing.short), []
+        position = 0
+        while len(good) < wanted and position < total:
+            stop = min(position + wanted - len(good), total)
+            mine = self.processes.share(range(position, stop))
+            outcome = self._together(listing.items, mine, wanted)
+            lost = {index: error for part in outcome for index, error in part.items()}
+            for index in sorted(lost):
+                name = listing.items[index].name
+                if isinstance(lost[index], ShortClipError):
+                    short.append(name)
+                else:
+                    broken[name] = str(lost[index])
+            good += [index for index in range(position, stop) if index not in lost]
+            position = stop
+        self.side.broken |= broken
+        self.side.short += short
+        self.side.available[self.unit] = total
+        self.side.used[self.unit] = len(good)
+        self.extraction._check_count(self.source.label, self.unit, len(good), short, broken)
+        self._gather(good)
+
+    def _together(self, items: Sequence[Item], mine: Sequence[int], wanted: int) -> list[dict[int, ZooError]]:
+        """The lost items of every process; a failure of one is raised by all, so that none waits for it for ever."""
+        lost: dict[int, ZooError] = {}
+        failure: ZooError | None = None
+        try:
+            lost = self._round(items, mine, wanted)
+        except ZooError as error:
+            failure = error
+        finally:
+            for cache in self.caches.values():
+                cache.flush()
+        outcomes = self.processes.gather((lost, failure))
+        for _, failed in outcomes:
+            if failed is not None:
+                raise failed
+        return [losses for losses, _ in outcomes]
+
+    def _round(self, items: Sequence[Item], mine: Sequence[int], wanted: int) -> dict[int, ZooError]:
+        lost: dict[int, ZooError] = {}
+        needed = [index for index in mine if any(index not in cache for cache in self.caches.values())]
+        self._tick(len(mine) - len(needed), wanted)
+        with torch.inference_mode():
+            for index, loaded in self._loaded(items, needed):
+                if isinstance(loaded, _Loaded):
+                    self._take(items, index, loaded)
+                elif self.extraction.strict and not isinstance(loaded, ShortClipError):
+                    raise loaded
+                else:
+                    lost[index] = loaded
+                self._tick(1, wanted)
+            for measure in self.measures:
+                self._measure(items, measure)
+        return lost
+
+    def _tick(self, count: int, wanted: int) -> None:
+        self.finished += count
+        if count and self.processes.rank == 0:
+            done = min(self.finished * self.processes.size, wanted)
+            self.extraction.progress(f"{self.unit} of {self.source.label}", done, wanted)
+
+    def _take(self, items: Sequence[Item], index: int, loaded: _Loaded) -> None:
+        if index < PREVIEWS:
+            self._keep_preview(index, loaded.clip)
+        for measure in self.measures:
+            if index not in self.caches[measure.name]:
+                queue = self.waiting[measure.name]
+                if queue and queue[0][1].clip.frames.shape != loaded.clip.frames.shape:
+                    self._measure(items, measure)
+                queue.append((index, loaded))
+                if len(queue) >= self.extraction.batch_size:
+                    self._measure(items, measure)
+
+    def _measure(self, items: Sequence[Item], measure: Measure) -> None:
+        queue = self.waiting[measure.name]
+        if not queue:
+            return
+        rows = measure.rows([loaded.clip for _, loaded in queue])
+        for (index, loaded), features in zip(queue, rows, strict=True):
+            if measure.finite and not np.isfinite(features).all():
+                raise ZooError(f"{items[index].name} gives {measure.title} features that are not finite numbers")
+            self.caches[measure.name].add(index, Entry(features, loaded.traits))
+        queue.clear()
+
+    def _loaded(self, items: Sequence[Item], indices: Sequence[int]) -> Iterator[tuple[int, _Loaded | ZooError]]:
+        """Items in order, decoded ahead of their use by threads where the source allows it."""
+        if not self.source.threaded:
+            for index in indices:
+                yield index, self._load(items[index])
+            return
+        ahead: deque[tuple[int, Future[_Loaded | ZooError]]] = deque()
+        remaining = iter(indices)
+        with ThreadPoolExecutor(self.extraction.workers) as pool:
+            try:
+                while True:
+                    while len(ahead) < 2 * self.extraction.workers and (index := next(remaining, None)) is not None:
+                        ahead.append((index, pool.submit(self._load_or_say_why, items[index])))
+                    if not ahead:
+                        return
+                    index, future = ahead.popleft()
+                    yield index, future.result()
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def _load_or_say_why(self, item: Item) -> _Loaded | ZooError:
+        try:
+            return self._load(item)
+        except ZooError as error:
+            return error
+
+    def _load(self, item: Item) -> _Loaded:
+        clip = self.source.load(item, self.unit, self.extraction.protocol, self.maps)
+        for name in self.maps:
+            if not torch.isfinite(clip.maps[name]).all():
+                raise ZooError(f"the {name} map of {item.name} holds numbers that are not finite")
+        size = self.extraction.protocol.size
+        resized = clip if size is None or self.unit == "subjects" else _resized(clip, size)
+        return _Loaded(resized, _traits(clip))
+
+    def _keep_preview(self, index: int, clip: Clip) -> None:
+        self.previews[index] = _strip(clip)
+        if self.pictures is not None:
+            with replacing(self.pictures / f"{index}.jpg") as path:
+                path.write_bytes(self.previews[index])
+
+    def _preview(self, index: int) -> bytes | None:
+        if index not in self.previews and self.pictures is not None and (self.pictures / f"{index}.jpg").is_file():
+            return (self.pictures / f"{index}.jpg").read_bytes()
+        return self.previews.get(index)
+
+    def _gather(self, good: Sequence[int]) -> None:
+        """Features of all good items, those of all processes together."""
+        mine = [index for index in good if self.processes.owns(index)]
+        seen: Counter[str] = Counter()
+        for measure in self.measures:
+            cache = self.caches[measure.name]
+            gathered = measure.gatherer()
+            seen.clear()
+            for index in mine:
+                entry = cache[index]
+                gathered.add(index, entry.rows)
+                seen.update(entry.traits)
+            self.side.gathered[measure.name] = Gathered.merge(self.processes.gather(gathered))
+            self.side.rebuilt += cache.rebuilt
+        self.side.traits = dict(sum(self.processes.gather(seen), Counter(self.side.traits)))
+        shown = {index: picture for index in mine if index < PREVIEWS and (picture := self._preview(index))}
+        merged = {index: picture for part in self.processes.gather(shown) for index, picture in part.items()}
+        self.side.previews += [merged[index] for index in sorted(merged)]
+
+
+def _named(names: Collection[str], most: int = 3) -> str:
+    shown = ", ".join(list(names)[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def _counted(traits: Mapping[str, int]) -> str:
+    ordered = sorted(traits.items(), key=lambda pair: -pair[1])
+    return ", ".join(f"{count} of {trait}" for trait, count in ordered[:4]) + (" ..." if len(ordered) > 4 else "")
+
+
+def _sampling(protocol: Protocol, unit: Need) -> dict[str, object]:
+    """Protocol fields that decide what the item of a number looks like."""
+    names = {
+        "clips": ("clip_length", "frame_stride", "windows", "window_seed", "size", "first_seed", "eight_bit"),
+        "images": ("size",),
+        "subjects": ("first_seed", "eight_bit", "yaw"),
+    }[unit]
+    return {name: value for name, value in dataclasses.asdict(protocol).items() if name in names}
+
+
+def _traits(clip: Clip) -> tuple[str, ...]:
+    height, width = clip.frames.shape[1:3]
+    frame = clip.frames[0]
+    traits = [f"{width}x{height}"] + ([f"{clip.fps:g} fps"] if len(clip) > 1 else [])
+    if bool((frame[..., 0] == frame[..., 1]).all() and (frame[..., 1] == frame[..., 2]).all()):
+        traits.append("grey")
+    if clip.info.get("alpha"):
+        traits.append("alpha")
+    return tuple(traits)
+
+
+def _resized(clip: Clip, size: int) -> Clip:
+    """OpenCV bilinear, as PV3D's reader resizes; a clip of that size is untouched."""
+    if tuple(clip.frames.shape[1:3]) == (size, size):
+        return clip
+    frames = [cv2.resize(frame, (size, size), interpolation=cv2.INTER_LINEAR) for frame in clip.frames.numpy()]
+    return dataclasses.replace(clip, frames=torch.from_numpy(np.stack(frames)), cameras=None, maps={})
+
+
+def _strip(clip: Clip) -> bytes:
+    """A few frames side by side as a JPEG."""
+    shown = torch.linspace(0, len(clip) - 1, min(len(clip), _STRIP_FRAMES)).round().long()
+    height, width = clip.frames.shape[1:3]
+    size = (max(1, round(width * _STRIP_HEIGHT / height)), _STRIP_HEIGHT)
+    frames = [cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in clip.frames[shown].numpy()]
+    strip = cv2.cvtColor(np.concatenate(frames, axis=1), cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".jpg", strip, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()

@@ -1,0 +1,157 @@
+"""The report of an evaluation: what was measured, exactly how, and what to beware of."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from portraitzoo.errors import ZooError
+from portraitzoo.files import replacing
+from portraitzoo.metrics.extraction import Side
+from portraitzoo.metrics.measures import Result
+from portraitzoo.metrics.protocols import Protocol
+
+FORMAT = "portraitzoo-report/1"
+
+
+@dataclass
+class Report:
+    """Numbers, and everything that decided them.
+
+    Attributes:
+        results: one for each metric, in the order asked for.
+        protocol: as used, overrides included.
+        generated: what was measured on the generated side.
+        real: and on the real side; None if no metric needed one.
+        features: ``official`` or ``random``.
+        device: where the networks ran.
+        processes: how many shared the work.
+        seconds: wall time by stage.
+        versions: of portraitzoo and the libraries that move numbers.
+        created: ISO 8601 time, UTC.
+        warnings: counted oddities of the inputs, one sentence each.
+    """
+
+    results: list[Result]
+    protocol: Protocol
+    generated: Side
+    real: Side | None
+    features: str
+    device: str
+    processes: int
+    seconds: dict[str, float]
+    versions: dict[str, str]
+    created: str
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def values(self) -> dict[str, float]:
+        """Value by metric name."""
+        return {result.metric: result.value for result in self.results}
+
+    @property
+    def comparable(self) -> bool:
+        """Whether every number was made with the released feature network."""
+        return all(result.comparable for result in self.results)
+
+    def notes(self, result: Result) -> list[str]:
+        """What stands beside a value everywhere: the result's own notes, and whether the protocol was changed."""
+        return [*result.notes, *(["modified protocol"] if self.protocol.modified() else [])]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON has it; the same content as ``report.json``."""
+        return {
+            "format": FORMAT,
+            "results": [_result(result, self.notes(result)) for result in self.results],
+            "protocol": dataclasses.asdict(self.protocol),
+            "modified": {k: {"published": a, "used": b} for k, (a, b) in self.protocol.modified().items()},
+            "features": self.features,
+            "comparable": self.comparable,
+            "generated": _side(self.generated),
+            "real": None if self.real is None else _side(self.real),
+            "seeds": {"first_seed": self.protocol.first_seed, "window_seed": self.protocol.window_seed},
+            "warnings": self.warnings,
+            "device": self.device,
+            "processes": self.processes,
+            "seconds": self.seconds,
+            "versions": self.versions,
+            "created": self.created,
+        }
+
+    def markdown(self) -> str:
+        """A table of one row, for a README or a model card."""
+        heads = [f"{result.title} {'↑' if result.higher_is_better else '↓'}" for result in self.results]
+        cells = [
+            number(result) + (f" ({'; '.join(self.notes(result))})" if self.notes(result) else "")
+            for result in self.results
+        ]
+        names = [self.generated.label, self.real.label if self.real else "", self.protocol.name]
+        rows = [["generated", "real", "protocol", *heads], ["---"] * (3 + len(heads)), [*names, *cells]]
+        return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in rows)
+
+    def summary(self) -> str:
+        """The numbers and warnings as plain text for a terminal."""
+        sides = self.generated.label + (f" against {self.real.label}" if self.real else "")
+        modified = ", ".join(f"{name}={used}" for name, (_, used) in self.protocol.modified().items())
+        lines = [f"{sides}, protocol {self.protocol.name}{f' modified: {modified}' if modified else ''}"]
+        width = max(len(result.title) for result in self.results)
+        for result in self.results:
+            notes = f"   [{'; '.join(self.notes(result))}]" if self.notes(result) else ""
+            arrow = "↑" if result.higher_is_better else "↓"
+            lines.append(f"  {result.title:<{width}} {arrow} {number(result):<18} {counts(result)}{notes}")
+        return "\n".join(lines + [f"  warning: {warning}" for warning in self.warnings])
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``report.json``, ``report.md`` and ``report.html`` (one page that needs nothing else) to a folder.
+
+        Raises:
+            ZooError: if the place cannot be written.
+        """
+        from portraitzoo.metrics.report_page import page
+
+        folder = Path(folder)
+        if folder.is_file():
+            raise ZooError(f"{folder} is a file: the report needs a folder")
+        texts = {
+            "report.json": json.dumps(self.to_dict(), indent=1) + "\n",
+            "report.md": self.markdown() + "\n",
+            "report.html": page(self),
+        }
+        for name, text in texts.items():
+            with replacing(folder / name) as path:
+                path.write_text(text, encoding="utf-8")
+        return folder
+
+
+def number(result: Result) -> str:
+    """Value with as many digits as are worth reading, and the standard deviation if there is one."""
+    digits = 4 if abs(result.value) < 10 else 2
+    value = f"{result.value:.{digits}f}" if result.value == 0 or abs(result.value) >= 1e-3 else f"{result.value:.3g}"
+    return value if result.std is None else f"{value} ± {result.std:.3g}"
+
+
+def counts(result: Result) -> str:
+    """How many items the value rests on."""
+    if result.real is None:
+        return f"{result.generated} {result.unit}"
+    if result.real == result.generated:
+        return f"{result.generated} {result.unit} each"
+    return f"{result.generated} generated, {result.real} real {result.unit}"
+
+
+def _result(result: Result, notes: list[str]) -> dict[str, Any]:
+    content = dataclasses.asdict(result)
+    content["notes"] = notes
+    content["comparable"] = result.comparable
+    return content
+
+
+def _side(side: Side) -> dict[str, Any]:
+    shown = {f.name: getattr(side, f.name) for f in dataclasses.fields(side)}
+    return {name: value for name, value in shown.items() if name not in ("gathered", "previews")}

@@ -67,6 +67,15 @@ def cases(system: str) -> list[Case]:
     return [Case(path, path.relative_to(folder).as_posix()) for path in found]
 
 
+def networks(system: str) -> list:
+    """Pytest parameters of a system's cases; those with over 20 million weights are slow."""
+    found = []
+    for case in cases(system):
+        size = sum(int(np.prod(row["shape"])) for row in case.manifest["tensors"])
+        found.append(pytest.param(case, id=case.name, marks=[pytest.mark.slow] if size > 20e6 else []))
+    return found or parameters([], f"{system} case")
+
+
 def function_groups(system: str, stem: str = "functions") -> list[str]:
     """Names before the first dot of the arrays in a system's ``<stem>.npz``."""
     folder = reference_folder(system)

@@ -1,0 +1,159 @@
+"""Modulated convolutions and the layers made of them (Karras et al., 2020, "StyleGAN2", section 2.2)."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from portraitzoo.layers.activations import LEAKY_GAIN, biased_leaky_relu
+from portraitzoo.layers.linear import FullyConnected
+from portraitzoo.layers.resampling import binomial_filter
+
+DEMODULATION_EPSILON = 1e-8
+NoiseMode = Literal["const", "random", "none"]
+"""``const``: the layer's own noise image; ``random``: fresh noise per sample; ``none``: no noise."""
+
+
+def modulated_conv2d(
+    x: Float[Tensor, "batch in_channels height width"],
+    weight: Float[Tensor, "out_channels in_channels kernel kernel"],
+    styles: Float[Tensor, "batch in_channels"],
+    *,
+    demodulate: bool = True,
+    up: Literal[1, 2] = 1,
+    gain: float = 1.0,
+    bias: Float[Tensor, " out_channels"] | None = None,
+) -> Float[Tensor, "batch out_channels out_height out_width"]:
+    """Convolution whose weights are scaled by per-sample styles (StyleGAN2, equations 1 to 3).
+
+    With s the styles, the effective weight is ``w' = w * s``, and with ``demodulate`` each output channel is divided by
+    ``sqrt(sum(w'^2) + 1e-8)``. With ``up`` 2 a stride-2 transposed convolution is followed by the binomial filter, which
+    equals zero insertion, filter and a convolution with the flipped kernel.
+
+    Args:
+        x: input; its dtype (float32 or a lower one) is that of the computation.
+        weight: shared weights, square kernel of odd size.
+        styles: scale of each input channel.
+        demodulate: whether output channels are normalised.
+        up: 2 doubles the size.
+        gain: factor of the result, before the bias.
+        bias: added per output channel.
+
+    Returns:
+        Result of the input's size, or twice that.
+    """
+    if x.dtype != torch.float32 and demodulate:
+        # Half precision overflows beyond 65504: demodulation makes any scale of weights and styles harmless to remove.
+        limit = weight.abs().amax(dim=(1, 2, 3), keepdim=True) * math.sqrt(weight[0].numel())
+        weight = weight / limit
+        styles = styles / styles.abs().amax(dim=1, keepdim=True)
+    out_gain: Tensor | None = None
+    if demodulate:
+        # sum over (i, kh, kw) of (w * s)^2 without materialising w * s for every sample.
+        energy = styles.square() @ weight.square().sum(dim=(2, 3)).T
+        out_gain = (energy + DEMODULATION_EPSILON).rsqrt() * gain
+    elif gain != 1:
+        out_gain = styles.new_full((len(styles), len(weight)), gain)
+    if len(x) == 1 and not torch.is_grad_enabled():
+        # One sample: scaling the weights is cheaper than two passes over the activations.
+        weight = weight * styles[0, None, :, None, None]
+        if out_gain is not None:
+            weight = weight * out_gain[0, :, None, None, None]
+        return _convolve(x, weight.to(x.dtype), up, None if bias is None else bias.to(x.dtype))
+    x = x * styles.to(x.dtype)[:, :, None, None]
+    y = _convolve(x, weight.to(x.dtype), up)
+    if out_gain is not None:
+        y = y * out_gain.to(x.dtype)[:, :, None, None]
+    return y if bias is None else y + bias.to(x.dtype)[:, None, None]
+
+
+def _convolve(
+    x: Float[Tensor, "batch in_channels height width"],
+    weight: Float[Tensor, "out_channels in_channels kernel kernel"],
+    up: int,
+    bias: Float[Tensor, " out_channels"] | None = None,
+) -> Float[Tensor, "batch out_channels out_height out_width"]:
+    if up == 1:
+        return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
+    return binomial_filter(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2), padding=1, gain=4.0, bias=bias)
+
+
+class SynthesisLayer(nn.Module):
+    """Modulated 3 x 3 convolution, noise, bias, leaky ReLU with gain sqrt(2), clamp.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        w_dim: width of the style vector.
+        up: 2 doubles the size.
+        noise_resolution: side of the output if the layer adds noise; None for a layer without noise.
+        clamp: largest magnitude of the output; None for no limit.
+    """
+
+    noise_const: Tensor
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        w_dim: int,
+        *,
+        up: Literal[1, 2] = 1,
+        noise_resolution: int | None = None,
+        clamp: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.up, self.clamp, self.has_noise = up, clamp, noise_resolution is not None
+        self.affine = FullyConnected(w_dim, in_channels, bias_init=1.0)
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        if noise_resolution is not None:
+            self.noise_strength = nn.Parameter(torch.zeros([]))
+            self.register_buffer("noise_const", torch.randn(noise_resolution, noise_resolution))
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch in_channels height width"],
+        w: Float[Tensor, "batch w_dim"],
+        noise: NoiseMode = "const",
+    ) -> Float[Tensor, "batch out_channels out_height out_width"]:
+        """Apply the layer; ``noise`` is ignored by a layer without noise."""
+        # Leaky ReLU is homogeneous: its gain may go into the weights, bias and noise, all smaller than the features.
+        y = modulated_conv2d(x, self.weight, self.affine(w), up=self.up, gain=LEAKY_GAIN, bias=self.bias * LEAKY_GAIN)
+        if self.has_noise and noise != "none":
+            image = self.noise_const if noise == "const" else torch.randn_like(y[:, :1])
+            image = (image * (self.noise_strength * LEAKY_GAIN)).to(y.dtype)
+            y = y + image if torch.is_grad_enabled() else y.add_(image)
+        return biased_leaky_relu(y, gain=1.0, clamp=self.clamp)
+
+
+class ToRGB(nn.Module):
+    """Modulated 1 x 1 convolution without demodulation, bias, clamp: from features to image (or plane) channels.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        w_dim: width of the style vector.
+        clamp: largest magnitude of the output; None for no limit.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, w_dim: int, *, clamp: float | None = None) -> None:
+        super().__init__()
+        self.clamp = clamp
+        self.affine = FullyConnected(w_dim, in_channels, bias_init=1.0)
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.style_gain = 1 / math.sqrt(in_channels)
+
+    def forward(
+        self, x: Float[Tensor, "batch in_channels height width"], w: Float[Tensor, "batch w_dim"]
+    ) -> Float[Tensor, "batch out_channels height width"]:
+        """Apply the layer."""
+        styles = self.affine(w) * self.style_gain
+        y = modulated_conv2d(x, self.weight, styles, demodulate=False, bias=self.bias)
+        return y if self.clamp is None else y.clamp(-self.clamp, self.clamp)

@@ -1,0 +1,89 @@
+"""A resolution of StyleGAN2's synthesis network in its skip architecture (Karras et al., 2020, section 4.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from portraitzoo.layers.modulation import NoiseMode, SynthesisLayer, ToRGB
+from portraitzoo.layers.resampling import upsample2d
+
+
+class SynthesisBlock(nn.Module):
+    """Double the size, refine, and add to the image: ``conv0`` (up), ``conv1``, ``torgb``.
+
+    The first block has no input: it starts from a learned constant and has no ``conv0``.
+
+    Args:
+        in_channels: channels of the features that come in; 0 for the first block.
+        out_channels: channels of the features that go out.
+        w_dim: width of the style vectors.
+        resolution: side of the output.
+        image_channels: channels of the running image.
+        noise: whether the convolutions add noise.
+        clamp: largest magnitude of features and of the block's part of the image; None for no limit.
+
+    Attributes:
+        low_precision: dtype of the convolutions on a GPU (``torch.float16``, say); None for float32. Needs ``clamp``.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        w_dim: int,
+        *,
+        resolution: int,
+        image_channels: int,
+        noise: bool = True,
+        clamp: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.low_precision: torch.dtype | None = None
+        noise_resolution = resolution if noise else None
+        if in_channels:
+            self.conv0 = SynthesisLayer(
+                in_channels, out_channels, w_dim, up=2, noise_resolution=noise_resolution, clamp=clamp
+            )
+        else:
+            self.const = nn.Parameter(torch.randn(out_channels, resolution, resolution))
+        self.conv1 = SynthesisLayer(out_channels, out_channels, w_dim, noise_resolution=noise_resolution, clamp=clamp)
+        self.torgb = ToRGB(out_channels, image_channels, w_dim, clamp=clamp)
+        self.num_convs = 2 if in_channels else 1
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch in_channels height width"] | None,
+        image: Float[Tensor, "batch image_channels height width"] | None,
+        ws: Float[Tensor, "batch layers w_dim"],
+        *,
+        noise: NoiseMode = "const",
+        after_first: Callable[[Tensor], Tensor] | None = None,
+    ) -> tuple[
+        Float[Tensor, "batch out_channels out_height out_width"],
+        Float[Tensor, "batch image_channels out_height out_width"],
+    ]:
+        """Features and image of this resolution.
+
+        Args:
+            x: features of the previous block; None for the first.
+            image: image of the previous block, float32; None for the first.
+            ws: one style vector for each convolution, then one for ``torgb``.
+            noise: noise of the convolutions.
+            after_first: applied to the features after the block's first convolution.
+        """
+        dtype = self.low_precision if self.low_precision and ws.is_cuda else torch.float32
+        convs = [self.conv0, self.conv1] if self.num_convs == 2 else [self.conv1]
+        if x is None:
+            x = self.const.expand(len(ws), -1, -1, -1)
+        # oneDNN and cuDNN are fastest with channels in the innermost place; the layout is kept by all that follows.
+        x = x.to(dtype=dtype, memory_format=torch.channels_last)
+        for index, conv in enumerate(convs):
+            x = conv(x, ws[:, index], noise)
+            if index == 0 and after_first is not None:
+                x = after_first(x)
+        part = self.torgb(x, ws[:, self.num_convs]).float()
+        return x, part if image is None else part + upsample2d(image)

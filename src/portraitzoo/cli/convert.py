@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from portraitzoo.cli.options import parser
-from portraitzoo.hub import conversion
+from portraitzoo.hub import converting
 
 
 def convert(arguments: list[str]) -> None:
@@ -18,7 +18,7 @@ def convert(arguments: list[str]) -> None:
     options.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder to write")
     options.add_argument("--json", action="store_true", help="print what was converted and dropped as JSON")
     chosen = options.parse_args(arguments)
-    report = conversion.convert(chosen.family, chosen.file, chosen.out)
+    report = converting.convert(chosen.family, chosen.file, chosen.out)
     if chosen.json:
         print(json.dumps(dataclasses.asdict(report), indent=2, default=str))
     else:

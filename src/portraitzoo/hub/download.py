@@ -8,7 +8,7 @@ from pathlib import Path
 from portraitzoo.errors import CheckpointError, WeightsUnavailableError, ZooError
 from portraitzoo.files import replacing, shipped
 from portraitzoo.hub.cache import converted_folder, download_folder, entry_lock
-from portraitzoo.hub.conversion import RECORD, convert_files
+from portraitzoo.hub.converting import RECORD, convert_files
 from portraitzoo.hub.folders import CONFIG, WEIGHTS, is_model_folder
 from portraitzoo.hub.index import Entry, Origin
 from portraitzoo.hub.repositories import hub_file
@@ -134,8 +134,6 @@ def _place(entry: Entry, origin: Origin) -> Path:
 
 def _is_current(folder: Path, entry: Entry) -> bool:
     """Whether ``folder`` holds the weights converted from the files that the index describes now."""
-    if not is_model_folder(folder):
-        return False
     try:
         sources = json.loads((folder / RECORD).read_text(encoding="utf-8"))["sources"]
         used = [str(source["sha256"]) for source in sources]

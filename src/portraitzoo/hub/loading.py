@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from portraitzoo.errors import CheckpointError, UnknownEntryError, ZooError
 from portraitzoo.hub.checkpoints import read_checkpoint
-from portraitzoo.hub.conversion import dotted
+from portraitzoo.hub.converting import dotted
 from portraitzoo.hub.download import fetch
 from portraitzoo.hub.folders import class_of, is_model_folder, read_config, read_tensors
 from portraitzoo.hub.index import get_entry, list_models

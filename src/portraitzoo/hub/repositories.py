@@ -1,4 +1,4 @@
-"""Files of Hugging Face repositories: through huggingface_hub and its cache, checked, with errors that say what to do."""
+"""Files of Hugging Face repositories: through huggingface_hub and its cache, checked, with errors that teach."""
 
 from pathlib import Path
 from typing import Any

@@ -8,7 +8,6 @@ both.
 import errno
 import hashlib
 import html
-import os
 import re
 import time
 from collections.abc import Callable
@@ -92,15 +91,21 @@ def check(path: Path, origin: str, *, size: int | None, sha256: str | None) -> N
     if size is not None and found != size:
         problem = f"it is {found} bytes long, not {size}"
     elif sha256 is not None:
-        digest = hashlib.sha256()
-        with path.open("rb") as stream:
-            while chunk := stream.read(_CHUNK):
-                digest.update(chunk)
-        if not digest.hexdigest().startswith(sha256):
-            problem = f"its sha256 is {digest.hexdigest()}, not {sha256}"
+        digest = sha256_of(path)
+        if not digest.startswith(sha256):
+            problem = f"its sha256 is {digest}, not {sha256}"
     if problem is not None:
         path.unlink()
         raise CheckpointError(f"{origin} gave another file than the index describes: {problem}; it was thrown away")
+
+
+def sha256_of(path: Path) -> str:
+    """Sha256 of a file, as hex digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 _BY_HAND = "open it in a browser, then `zoo download NAME --file PATH`"
@@ -148,7 +153,7 @@ class _Part:
         self._etag_path.unlink(missing_ok=True)
 
     def finish(self) -> None:
-        os.replace(self.path, self.target)
+        self.path.replace(self.target)
         self._etag_path.unlink(missing_ok=True)
 
 

@@ -147,10 +147,13 @@ def extract_mesh(
     volume = values.numpy()
     if closed:
         volume = np.pad(volume, 1, constant_values=low)
-    found, faces, normals, _ = measure.marching_cubes(volume, level, gradient_direction="ascent")
+    # scikit-image returns views, some of them reversed, which PyTorch does not take.
+    found, faces, normals = map(
+        np.ascontiguousarray, measure.marching_cubes(volume, level, gradient_direction="ascent")[:3]
+    )
     grid = torch.from_numpy(found) - (1 if closed else 0)
     vertices = (grid.clamp(0, resolution - 1) / (resolution - 1) - 0.5) * side
     colors = None
     if color is not None:
         colors = torch.cat([color(points).cpu() for points in vertices.split(points_per_batch)])
-    return Mesh(vertices, torch.from_numpy(faces.copy()).long(), torch.from_numpy(normals), colors)
+    return Mesh(vertices, torch.from_numpy(faces).long(), torch.from_numpy(normals), colors)

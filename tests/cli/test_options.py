@@ -57,7 +57,7 @@ def options() -> argparse.ArgumentParser:
 def test_what_is_written_is_what_the_function_gets(
     options: argparse.ArgumentParser, text: str, expected: dict[str, object]
 ) -> None:
-    assert given(options.parse_args(text.split()), render) == expected
+    assert given(options.parse_args(text.split()), vars(options.parse_args(text.split()))) == expected
 
 
 @pytest.mark.parametrize("text", ["", "--frames x", "--frames 3 --program never", "--frames 3 --on-frame 1"])

@@ -25,14 +25,14 @@ def bench(arguments: list[str]) -> None:
     options.add_argument("--random-weights", action="store_true", help="with --official: do not download the weights")
     options.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 (default: cpu)")
     options.add_argument("--json", action="store_true", help="print a JSON list")
-    add_options(options, measure, skip=("model",))
+    settings = add_options(options, measure, skip=("model",))
     chosen = options.parse_args(arguments)
     if chosen.random_weights and not chosen.official:
         options.error("--random-weights goes with --official")
 
     model = _model(chosen.name, chosen.official, chosen.random_weights, chosen.device)
     found = []
-    for measurement in measure(model, **given(chosen, measure)):
+    for measurement in measure(model, **given(chosen, settings)):
         found.append(measurement)
         if not chosen.json:
             if len(found) == 1:

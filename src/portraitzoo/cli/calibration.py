@@ -53,7 +53,7 @@ def machine_peak(device: torch.device | str = "cpu", dtype: torch.dtype = torch.
 def fastest(
     work: Callable[[], object], device: torch.device | str, repeats: int, patience: float = 60.0, warm: bool = False
 ) -> float:
-    """Least wall time of ``work`` in seconds over ``repeats`` runs, after one that does not count unless it is ``warm``.
+    """Least wall time of ``work`` in seconds over ``repeats`` runs, after an uncounted one unless it is ``warm``.
 
     No further run is begun after ``patience`` seconds.
     """

@@ -2,9 +2,11 @@
 
 import argparse
 import importlib
+import inspect
 from collections.abc import Collection, Mapping
+from typing import Any
 
-from portraitzoo.cli.options import add_options, given
+from portraitzoo.cli.options import add_options
 from portraitzoo.errors import ZooError
 from portraitzoo.hub.index import list_models
 
@@ -23,13 +25,14 @@ def add_family_options(
     rename: Mapping[str, str] | None = None,
 ) -> None:
     """Add the options of method ``verb`` of every family that has it, one help section per family."""
-    for cls_path, family in {entry.cls: entry.family for entry in list_models()}.items():
+    makers = {entry.cls: entry.family for entry in list_models() if entry.cls and entry.task != "features"}
+    for cls_path, family in makers.items():
         method = getattr(model_class(cls_path), verb, None)
         if method is not None:
             add_options(parser.add_argument_group(f"options of {family}"), method, skip=skip, rename=rename)
 
 
-def options_for(model: object, verb: str, namespace: argparse.Namespace, own: Collection[str]) -> dict[str, object]:
+def options_for(model: object, verb: str, namespace: argparse.Namespace, own: Collection[str]) -> dict[str, Any]:
     """Keyword arguments that the command line gave for ``model``'s method ``verb``.
 
     Args:
@@ -44,8 +47,9 @@ def options_for(model: object, verb: str, namespace: argparse.Namespace, own: Co
     method = getattr(model, verb, None)
     if method is None:
         raise ZooError(f"{type(model).__name__} cannot {verb}: `zoo list` tells which models can")
-    chosen = given(namespace, method)
-    for name in vars(namespace):
-        if name not in chosen and name not in own:
+    takes = inspect.signature(method).parameters
+    chosen = {name: value for name, value in vars(namespace).items() if name not in own}
+    for name in chosen:
+        if name not in takes:
             raise ZooError(f"{type(model).__name__} has no option --{name.replace('_', '-')}")
     return chosen

@@ -11,6 +11,7 @@ import importlib
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from difflib import get_close_matches
 
@@ -57,6 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0 it worked, 1 it failed, 2 the arguments were wrong, 130 interrupted by Ctrl-C.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not sys.warnoptions:
+        # What a library will change in its next version is its developers' concern, not that of who runs a command.
+        for category in (DeprecationWarning, FutureWarning):
+            warnings.simplefilter("ignore", category)
     try:
         status = _dispatch(arguments)
         sys.stdout.flush()

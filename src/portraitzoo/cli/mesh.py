@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from portraitzoo.cli.device import add_device_options
+from portraitzoo.cli.device import add_device_options, load_model
 from portraitzoo.cli.families import add_family_options, options_for
 from portraitzoo.cli.options import parser
-from portraitzoo.hub.loading import load
 
 OWN = ("name", "out", "device", "dtype", "json")
 
@@ -23,7 +22,7 @@ def mesh(arguments: list[str]) -> None:
     add_family_options(options, "mesh")
     chosen = options.parse_args(arguments)
 
-    model = load(chosen.name, device=chosen.device, dtype=chosen.dtype)
+    model = load_model(chosen)
     surface = model.mesh(**options_for(model, "mesh", chosen, OWN))
     written = surface.save(chosen.out or Path(f"{Path(chosen.name).stem}.glb"))
     vertices, faces = len(surface.vertices), len(surface.faces)

@@ -6,6 +6,7 @@ import argparse
 import collections.abc
 import contextlib
 import inspect
+import json
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping
@@ -26,7 +27,7 @@ def add_options(
     *,
     skip: Collection[str] = (),
     rename: Mapping[str, str] | None = None,
-) -> None:
+) -> set[str]:
     """Add one option for every parameter of ``function``: ``num_frames`` becomes ``--num-frames``.
 
     An option that is not given leaves no trace in the namespace, so that the default stays in one place, the
@@ -37,16 +38,21 @@ def add_options(
         function: function or method with type hints and a Google-style docstring.
         skip: parameters that get no option.
         rename: parameter -> name of the option without dashes in front.
+
+    Returns:
+        The parameters that got an option.
     """
+    added = set()
     documented = docstring_parser.parse(inspect.getdoc(function) or "").params
     help_of = {entry.arg_name: " ".join((entry.description or "").split()) for entry in documented}
     hints = typing.get_type_hints(function)
     for name, parameter in inspect.signature(function).parameters.items():
         flag = "--" + (rename or {}).get(name, name).replace("_", "-")
-        if name in ("self", *skip) or flag in target._option_string_actions:
+        collects = parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        if name in ("self", *skip) or collects or flag in target._option_string_actions:
             continue
         help_text = help_of.get(name, "").replace("``", "").replace("%", "%%")
-        if parameter.default not in (inspect.Parameter.empty, None):
+        if parameter.default not in (inspect.Parameter.empty, None, ()):
             help_text += f" (default: {_spelled(parameter.default)})"
         target.add_argument(
             flag,
@@ -56,11 +62,38 @@ def add_options(
             help=help_text.strip(),
             **_kind(hints.get(name, str)),
         )
+        added.add(name)
+    return added
 
 
-def given(namespace: argparse.Namespace, function: Callable[..., Any]) -> dict[str, Any]:
-    """Keyword arguments of ``function`` that the command line gave."""
-    return {name: value for name, value in vars(namespace).items() if name in inspect.signature(function).parameters}
+def given(namespace: argparse.Namespace, names: Collection[str]) -> dict[str, Any]:
+    """Those of the options called ``names`` that the command line gave."""
+    return {name: value for name, value in vars(namespace).items() if name in names}
+
+
+def whole_numbers(text: str) -> list[int]:
+    """Whole numbers written as ``0-999``, ``3,5,7`` or a mixture.
+
+    Raises:
+        ValueError: if it is something else.
+    """
+    numbers: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        numbers += range(int(first), int(last) + 1) if dash else [int(first)]
+    return numbers
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        ValueError: if it is something else.
+    """
+    content = json.loads(text)
+    if not isinstance(content, dict):
+        raise ValueError(text)
+    return content
 
 
 def _kind(hint: Any) -> dict[str, Any]:
@@ -68,6 +101,8 @@ def _kind(hint: Any) -> dict[str, Any]:
     origin, members = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         kinds = [kind for member in members if member is not type(None) and (kind := _kind(member))]
+        paths = [kind for kind in kinds if kind.get("type") is Path]
+        kinds = paths or kinds
         return kinds[0] if len(kinds) == 1 else {"type": _first_of(kinds), "metavar": "|".join(map(_shown, kinds))}
     if origin is typing.Literal:
         return {"choices": members}
@@ -108,4 +143,6 @@ def _comma_separated(item: Callable[[str], Any]) -> Callable[[str], tuple[Any, .
 
 
 def _spelled(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -26,6 +26,25 @@ def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
             yield advance
     else:
         yield _lines(title, total)
+
+
+@contextmanager
+def stages() -> Iterator[Callable[[str, int, int], None]]:
+    """Show the progress of work that goes through several stages, each with a total of its own.
+
+    Yields:
+        A function that takes what is being done, how much of it is done and how much there is.
+    """
+    with ExitStack() as stack:
+        shown: dict[str, Callable[[int], None]] = {}
+
+        def report(what: str, done: int, total: int) -> None:
+            if what not in shown:
+                stack.close()
+                shown[what] = stack.enter_context(progress(what, total))
+            shown[what](done)
+
+        yield report
 
 
 @contextmanager

@@ -1,0 +1,63 @@
+"""``zoo eval``: generated portraits measured, against real ones where the metric compares two sets."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch.distributed as dist
+
+from portraitzoo.cli.cameras import camera_tracks
+from portraitzoo.cli.options import add_options, given, json_object, parser
+from portraitzoo.cli.progress import stages
+from portraitzoo.metrics import evaluation
+from portraitzoo.metrics.report import counts, number
+
+
+def evaluate(arguments: list[str]) -> None:
+    """Run ``zoo eval``. Under torchrun the processes share the work."""
+    options = parser(
+        "eval", "Measure generated portraits. Each side: a model, a folder of videos, images or statistics."
+    )
+    options.add_argument("generated", metavar="NAME", help="what is judged: entry, run, folder or video")
+    options.add_argument("--data", dest="real", metavar="PATH", help="what it is compared with: the same choice")
+    options.add_argument("--out", type=Path, metavar="DIR", help="folder for report.json, report.md and report.html")
+    options.add_argument("--cameras", type=Path, metavar="PATH", help="camera files that a model's clips follow")
+    options.add_argument("--sampling", type=json_object, metavar="JSON", help="further options of the model's sample")
+    options.add_argument("--overrides", type=json_object, metavar="JSON", help="fields of the protocol to change")
+    options.add_argument("--json", action="store_true", help="print the report as JSON")
+    own = ("generated", "real", "out", "cameras", "sampling", "overrides")
+    derived = add_options(options, evaluation.evaluate, skip=(*own, "progress"))
+    chosen = options.parse_args(arguments)
+    keywords = given(chosen, {*own, *derived})
+    keywords["cameras"] = camera_tracks(chosen.cameras) if chosen.cameras else None
+    with _processes(), stages() as advance:
+        report = evaluation.evaluate(**keywords, progress=advance)
+        leads = not dist.is_initialized() or dist.get_rank() == 0
+    if not leads:
+        return
+    if chosen.json:
+        print(json.dumps(report.to_dict(), indent=1))
+        return
+    for result in report.results:
+        print(f"{result.title:<20}{number(result):>12}   {'; '.join((counts(result), *report.notes(result)))}")
+    for warning in report.warnings:
+        print(f"note: {warning}")
+    if chosen.out:
+        print(chosen.out / "report.html")
+
+
+@contextmanager
+def _processes() -> Iterator[None]:
+    """The process group of torchrun, if it started this process."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        yield
+        return
+    dist.init_process_group("gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()

@@ -7,10 +7,8 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torchmetrics import Metric
 
-from portraitzoo.errors import ZooError
-from portraitzoo.metrics.multiview import NUM_VIEWS, PAIRS, check_views
+from portraitzoo.metrics.multiview import NUM_VIEWS, PAIRS, PairMetric, check_views
 
 
 def nearest_squared(
@@ -49,7 +47,7 @@ def median_chamfer_distance(
     return forward[first_mask].median() + backward[second_mask].median()
 
 
-class ChamferDistance(Metric):
+class ChamferDistance(PairMetric):
     r"""Chamfer distance across views and time (PV3D, section 4.1, "CD").
 
     .. math:: \mathrm{CD}(X, Y) = \mathrm{med}_{x \in X_m} \min_{y \in Y} |x - y|^2
@@ -83,20 +81,9 @@ class ChamferDistance(Metric):
         tensor(1.5000, dtype=torch.float64)
     """
 
-    is_differentiable = False
-    higher_is_better = False
-    full_state_update = False
-
-    total: Tensor
-    pairs: Tensor
-    skipped: Tensor
-
     def __init__(self, reduction: Literal["mean", "sum"] = "mean", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.reduction = reduction
-        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("pairs", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("skipped", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(
         self, position: Float[Tensor, "batch 4 height width 3"], opacity: Float[Tensor, "batch 4 height width"]
@@ -104,8 +91,7 @@ class ChamferDistance(Metric):
         """Add heads of four frames."""
         check_views("position", tuple(position.shape), (None, NUM_VIEWS, None, None, 3))
         check_views("opacity", tuple(opacity.shape), tuple(position.shape[:-1]))
-        values = self.pair_values(position, opacity)
-        self.add_pair_values(values)
+        self.update_features(self.pair_values(position, opacity))
 
     @staticmethod
     def pair_values(
@@ -120,16 +106,7 @@ class ChamferDistance(Metric):
             ]
         )
 
-    def add_pair_values(self, values: Float[Tensor, "batch pairs"]) -> None:
-        """Add distances found by :meth:`pair_values`; NaN is skipped."""
-        values = values.detach().to(self.total)
-        usable = ~values.isnan()
-        self.total += values[usable].sum()
-        self.pairs += usable.sum()
-        self.skipped += (~usable).sum()
-
     def compute(self) -> Float[Tensor, ""]:
         """Mean or sum over pairs, float64."""
-        if not self.pairs:
-            raise ZooError("the Chamfer distance found no pair of frames with visible points (opacity above 0.5)")
-        return self.total if self.reduction == "sum" else self.total / self.pairs
+        mean = super().compute()
+        return self.total if self.reduction == "sum" else mean

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
-import json
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -14,7 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from portraitzoo.errors import WeightsUnavailableError, ZooError
+from portraitzoo.errors import UnknownEntryError, WeightsUnavailableError, ZooError
+from portraitzoo.hub.converting import dotted
+from portraitzoo.hub.index import get_entry
+from portraitzoo.hub.loading import build, load
 from portraitzoo.metrics.layers import fold_batch_norms
 
 Weights = Literal["official", "random"]
@@ -41,9 +42,11 @@ class FeatureNetwork:
         self.name = name
         self.checksum = tensor_checksum(module.state_dict())
         self.comparable = comparable
-        self.num_features = int(module.num_features)
+        self.num_features: int = getattr(module, "num_features")  # noqa: B009  (a class constant of each network)
         self.module = fold_batch_norms(module.eval().requires_grad_(False))
-        self.module.to(memory_format=torch.channels_last)
+        for layer in self.module.modules():
+            if isinstance(layer, nn.Conv2d | nn.Conv3d):
+                _to_channels_last(layer)
 
     def __call__(self, *inputs: Tensor, **options: Any) -> Tensor:
         """Features of a batch; the arguments are those of the network's ``forward``."""
@@ -68,38 +71,30 @@ def feature_network(
 
     Args:
         name: ``"i3d-videogpt"``, ``"inception-2015-12-05"``, ``"arcface-ir-se50"``, ...
-        weights: ``"official"`` from the cache or their origin; ``"random"``: fixed pseudo-random ones, the same on every
-            machine, for trying things offline. Numbers from random weights compare with nothing but each other.
+        weights: ``"official"`` from the cache or their origin; ``"random"``: fixed pseudo-random ones, the same on
+            every machine, for trying things offline. Numbers from them compare with nothing but each other.
         device: where the network starts out.
 
     Raises:
         UnknownEntryError: for a name that the index does not know.
         WeightsUnavailableError: if the official weights are not here and cannot be fetched.
     """
-    from portraitzoo.hub.index import get_entry
-
     entry = get_entry(name)
+    if entry.task != "features" or entry.cls is None:
+        raise UnknownEntryError(f"{name} is no feature network but of the kind {entry.task!r}")
     if weights == "random":
-        module = _build(entry.cls, entry.config)
+        module = build(dotted(entry.cls), entry.config, name)
         randomise(module, seed=name)
         return FeatureNetwork(f"{name} (random weights)", module.to(device), comparable=False)
     if weights != "official":
         raise ZooError(f"unknown weights {weights!r}: choose official or random")
-
-    from safetensors.torch import load_file
-
-    from portraitzoo.hub.download import fetch
-
     try:
-        folder = fetch(entry)
+        return FeatureNetwork(name, load(name, device or "cpu"), comparable=True)
     except WeightsUnavailableError as error:
         raise WeightsUnavailableError(
-            f"{error}. On a machine with network: `zoo download {name}`; with the released file at hand: "
-            f"`zoo download {name} --file PATH`; to try without: random features (not comparable)"
+            f"{error}; on a machine with network run `zoo download {name}`, or with the released file at hand "
+            f"`zoo download {name} --file PATH`; to try without, take random features (not comparable)"
         ) from error
-    module = _build(entry.cls, json.loads((folder / "config.json").read_text()))
-    module.load_state_dict(load_file(folder / "model.safetensors"))
-    return FeatureNetwork(name, module.to(device), comparable=True)
 
 
 def needed(network: FeatureNetwork | None) -> FeatureNetwork:
@@ -114,14 +109,9 @@ def needed(network: FeatureNetwork | None) -> FeatureNetwork:
 
 
 def tensor_checksum(tensors: Mapping[str, Tensor]) -> str:
-    """Sha256 over names, shapes, dtypes and bytes of ``tensors`` in the order of their names.
-
-    Counters of batch norms are left out: they do not matter and files come with and without them.
-    """
+    """Sha256 over names, shapes, dtypes and bytes of ``tensors`` in the order of their names."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
-        if name.endswith("num_batches_tracked"):
-            continue
         array = tensors[name].detach().cpu().contiguous().numpy()
         digest.update(f"{name} {list(array.shape)} {array.dtype}\n".encode())
         digest.update(array.data if array.ndim else array.tobytes())
@@ -155,7 +145,6 @@ def true_float32(device_type: str) -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32 = matmul
 
 
-def _build(path: str, config: Mapping[str, Any]) -> nn.Module:
-    home, _, name = path.rpartition(".")
-    cls: Callable[..., nn.Module] = getattr(importlib.import_module(home), name)
-    return cls(**config)
+def _to_channels_last(layer: nn.Conv2d | nn.Conv3d) -> None:
+    layout = torch.channels_last if isinstance(layer, nn.Conv2d) else torch.channels_last_3d
+    layer.weight.data = layer.weight.data.contiguous(memory_format=layout)

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torchmetrics import Metric
 
 from portraitzoo.errors import ZooError
 from portraitzoo.files import replacing
 from portraitzoo.metrics.features import FeatureNetwork
+from portraitzoo.metrics.ready import ReadyFeatureMetric
 
 
 class FeatureStatistics:
@@ -206,16 +206,20 @@ def frechet_distance(first: FeatureStatistics, second: FeatureStatistics) -> Flo
     if ours and theirs and ours != theirs:
         names = [f"{s.info.get('network', 'a network')} ({s.info['checksum'][:12]})" for s in (first, second)]
         raise ZooError(f"statistics of different networks cannot be compared: {names[0]} and {names[1]}")
-    cov, other = first.cov, second.cov.to(first.cov)
+    # The set of fewer items goes first: its null space is cut away exactly, so that the round-off of a singular
+    # covariance's zero eigenvalues (1e-16, but 1e-8 after the root, and many of them) never enters the sum.
+    few, many = sorted((first, second), key=lambda statistics: statistics.num_items)
+    cov, other = few.cov, many.cov.to(few.total)
     values, vectors = torch.linalg.eigh(cov)
+    kept = values > values[-1] * len(values) * torch.finfo(values.dtype).eps
     # The eigenvalues of R S R with R = V sqrt(w) V' are those of (V sqrt(w))' S (V sqrt(w)): one product less.
-    root = vectors * values.clamp(min=0).sqrt()
+    root = vectors[:, kept] * values[kept].sqrt()
     cross = torch.linalg.eigvalsh(root.T @ other @ root).clamp(min=0).sqrt().sum()
-    shift = (first.mean - second.mean.to(first.mean)).square().sum()
+    shift = (few.mean - many.mean.to(few.total)).square().sum()
     return (shift + cov.trace() + other.trace() - 2 * cross).clamp(min=0)
 
 
-class FrechetDistance(Metric):
+class FrechetDistance(ReadyFeatureMetric):
     r"""Fréchet distance between the features of real and of generated items.
 
     .. math:: d = |\mu_r - \mu_g|^2 + \mathrm{tr}(\Sigma_r + \Sigma_g - 2 (\Sigma_r \Sigma_g)^{1/2})
@@ -252,9 +256,7 @@ class FrechetDistance(Metric):
         tensor(4.0000, dtype=torch.float64)
     """
 
-    is_differentiable = False
     higher_is_better = False
-    full_state_update = False
 
     real_total: Tensor
     real_outer: Tensor
@@ -304,6 +306,7 @@ class FrechetDistance(Metric):
         check_features(features, self.num_features)
         if real and self.real_statistics is not None:
             raise ZooError("the real side has fixed statistics: update only with real=False")
+        self._note_update()
         features = features.detach().to(self.real_total)
         side = "real" if real else "generated"
         getattr(self, f"{side}_total").add_(features.sum(0))

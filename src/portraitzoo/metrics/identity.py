@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
-from torchmetrics import Metric
 
 from portraitzoo.errors import ZooError
 from portraitzoo.metrics.features import FeatureNetwork, needed
+from portraitzoo.metrics.ready import ReadyFeatureMetric
 
 
 def identity_consistency(embeddings: Float[Tensor, "*batch views features"]) -> Float[Tensor, "*batch"]:
@@ -21,7 +21,7 @@ def identity_consistency(embeddings: Float[Tensor, "*batch views features"]) -> 
     return (unit[..., first, :] * unit[..., second, :]).sum(-1).mean(-1)
 
 
-class IdentityConsistency(Metric):
+class IdentityConsistency(ReadyFeatureMetric):
     r"""Identity consistency across views and time (PV3D, section 4.1, "ID").
 
     .. math:: \mathrm{ID} = \frac{1}{N} \sum_n \frac{1}{|P|} \sum_{(i, j) \in P} \cos(e_{ni}, e_{nj})
@@ -50,9 +50,7 @@ class IdentityConsistency(Metric):
         tensor(0.3333, dtype=torch.float64)
     """
 
-    is_differentiable = False
     higher_is_better = True
-    full_state_update = False
 
     total: Tensor
     heads: Tensor
@@ -71,6 +69,7 @@ class IdentityConsistency(Metric):
         """Add the embeddings of heads, each seen in several views."""
         if embeddings.ndim != 3 or embeddings.shape[1] < 2:
             raise ZooError(f"identity needs embeddings [heads, 2 or more views, size], not {list(embeddings.shape)}")
+        self._note_update()
         similarity = identity_consistency(embeddings.detach())
         self.total += similarity.sum().to(self.total)
         self.heads += len(similarity)

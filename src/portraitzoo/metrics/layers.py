@@ -1,32 +1,62 @@
-"""Convolution and batch norm as one, and merging them once a network only measures."""
+"""Batch norm and convolution of networks that only measure."""
 
 from __future__ import annotations
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+
+class FixedNorm(nn.Module):
+    """Batch norm by its stored statistics, always.
+
+    There is no training mode to forget, which is a known way to wrong metric values, and no counter of batches.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int, eps: float = 1e-5, scale: float = 1.0) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.full((channels,), scale))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[batch, channels, *space] -> the same shape."""
+        return F.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
+        )
 
 
 class ConvNorm(nn.Module):
-    """Convolution without bias, then batch norm."""
+    """Convolution without bias, then batch norm whose weights begin at ``scale``."""
 
-    def __init__(self, conv: nn.Conv2d | nn.Conv3d, eps: float = 1e-5) -> None:
+    def __init__(self, conv: nn.Conv2d | nn.Conv3d, eps: float = 1e-5, scale: float = 1.0) -> None:
         super().__init__()
-        norm = nn.BatchNorm3d if isinstance(conv, nn.Conv3d) else nn.BatchNorm2d
         self.conv = conv
-        self.bn: nn.Module = norm(conv.out_channels, eps=eps)
+        self.bn: FixedNorm | nn.Identity = FixedNorm(conv.out_channels, eps, scale)
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, channels, *space] -> [batch, out_channels, *out_space]."""
         return self.bn(self.conv(x))
 
+    def fold(self) -> None:
+        """Merge the norm into the convolution, in place: the same output up to rounding, by one pass less."""
+        if isinstance(self.bn, FixedNorm):
+            norm = self.bn
+            self.conv.weight, self.conv.bias = fuse_conv_bn_weights(
+                self.conv.weight, None, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+            )
+            self.bn = nn.Identity()
+
 
 def fold_batch_norms(network: nn.Module) -> nn.Module:
-    """Merge the batch norm of every :class:`ConvNorm` of ``network`` into its convolution, in place.
-
-    Outputs stay the same up to rounding; the network can no longer be trained, nor loaded with unfolded tensors.
-    """
+    """Fold every :class:`ConvNorm` of ``network``; it then no longer takes unfolded tensors."""
     for unit in network.modules():
-        if isinstance(unit, ConvNorm) and not isinstance(unit.bn, nn.Identity):
-            unit.conv = fuse_conv_bn_eval(unit.conv, unit.bn)
-            unit.bn = nn.Identity()
+        if isinstance(unit, ConvNorm):
+            unit.fold()
     return network

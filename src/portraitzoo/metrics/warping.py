@@ -9,19 +9,17 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
-from torchmetrics import Metric
 
-from portraitzoo.errors import ZooError
 from portraitzoo.metrics.chamfer import nearest_squared
-from portraitzoo.metrics.multiview import NUM_VIEWS, PAIRS, check_views, side_camera
+from portraitzoo.metrics.multiview import NUM_VIEWS, PAIRS, PairMetric, check_views, side_camera
 from portraitzoo.rendering.cameras import Camera
-from portraitzoo.rendering.rays import camera_rays
+from portraitzoo.rendering.rays import cast_rays
 
 
 def lifted(camera: Camera, depth: Float[Tensor, "res res"]) -> Float[Tensor, "res*res 3"]:
     """World points of a depth map that holds distances along unit rays, row-major."""
-    origins, directions = camera_rays(camera[None], depth.shape[-1])
-    return origins[0] + directions[0] * depth.reshape(-1, 1)
+    single = Camera(camera.cam2world[None], camera.intrinsics[None])
+    return cast_rays(single, depth.shape[-1]).at(depth.reshape(1, -1, 1))[0, :, 0]
 
 
 def projected(
@@ -124,7 +122,7 @@ def backward_warp(
     return torch.where(valid[..., None], ((sampled + 1) / 2 * 255).trunc(), 0), valid
 
 
-class MultiViewWarpingError(Metric):
+class MultiViewWarpingError(PairMetric):
     r"""Multi-view warping error (PV3D, section 4.1, "WE").
 
     .. math:: \mathrm{WE} = \frac{1}{N |P|} \sum_n \sum_{(f, s) \in P}
@@ -160,14 +158,6 @@ class MultiViewWarpingError(Metric):
         tensor(0., dtype=torch.float64)
     """
 
-    is_differentiable = False
-    higher_is_better = False
-    full_state_update = False
-
-    total: Tensor
-    pairs: Tensor
-    skipped: Tensor
-
     def __init__(
         self,
         yaw: float = 30.0,
@@ -181,15 +171,12 @@ class MultiViewWarpingError(Metric):
         self.method = method
         self.front = Camera.canonical()
         self.side = side_camera(yaw, pitch)
-        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("pairs", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("skipped", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, images: UInt8[Tensor, "batch 4 height width 3"], depth: Float[Tensor, "batch 4 res res"]) -> None:
         """Add heads of four frames."""
         check_views("images", tuple(images.shape), (None, NUM_VIEWS, None, None, 3))
         check_views("depth", tuple(depth.shape), (len(images), NUM_VIEWS, None, depth.shape[-2]))
-        self.add_pair_values(self.pair_values(images, depth))
+        self.update_features(self.pair_values(images, depth))
 
     def pair_values(
         self, images: UInt8[Tensor, "batch 4 height width 3"], depth: Float[Tensor, "batch 4 res res"]
@@ -204,20 +191,6 @@ class MultiViewWarpingError(Metric):
                 errors.append((warped - views[front]).abs()[valid].mean())
             rows.append(torch.stack(errors))
         return torch.stack(rows)
-
-    def add_pair_values(self, values: Float[Tensor, "batch pairs"]) -> None:
-        """Add errors found by :meth:`pair_values`; NaN is skipped."""
-        values = values.detach().to(self.total)
-        usable = ~values.isnan()
-        self.total += values[usable].sum()
-        self.pairs += usable.sum()
-        self.skipped += (~usable).sum()
-
-    def compute(self) -> Float[Tensor, ""]:
-        """Mean over pairs, float64."""
-        if not self.pairs:
-            raise ZooError("the warping error found no pair of frames with pixels seen in both views")
-        return self.total / self.pairs
 
     def _warped(self, front: Tensor, side: Tensor, front_depth: Tensor, side_depth: Tensor) -> tuple[Tensor, Tensor]:
         cameras = self.front.to(front.device), self.side.to(front.device)

@@ -82,7 +82,8 @@ def evaluate(
         overrides: protocol fields to change; the report then says "modified".
         features: ``official`` networks, or ``random`` weights: fixed, offline, and comparable with nothing else.
         sampling: further arguments of the model's ``sample``.
-        cameras: camera tracks that a model's clips follow, see :class:`ModelSource`.
+        cameras: camera tracks that the generated clips of a model follow, each at least as long as a clip; a clip's
+            seed chooses. Without them the protocol decides between those of the real side and the model's own.
         seed: clip i of a model is drawn with seed + i; overrides the protocol's ``first_seed``.
         batch_size: clips to a forward pass.
         workers: threads that decode ahead.
@@ -113,8 +114,10 @@ def evaluate(
     if two_sided and real is None:
         raise ZooError(f"{two_sided[0].title} compares two sets: give real videos, a model or saved statistics too")
 
-    ours = _source(generated, where, workers, sampling, cameras)
-    theirs = _source(real, where, workers, sampling, cameras) if two_sided and real is not None else None
+    theirs = _source(real, where, workers, {}) if two_sided and real is not None else None
+    ours = _source(generated, where, workers, sampling or {})
+    if isinstance(ours, ModelSource) and two_sided and "trajectory" not in ours.options:
+        ours.follow(_tracks(cameras, theirs, chosen))
     extraction = Extraction(
         chosen,
         batch_size=batch_size,
@@ -130,17 +133,14 @@ def evaluate(
     measures = [cls(chosen, features, where, batch_size) for cls in classes]
     seconds = {"preparation": time.monotonic() - started}
 
-    sides: list[Side | None] = []
-    for name, source, asked in (
-        ("generated", ours, measures),
-        ("real", theirs, [measure for measure in measures if measure.two_sided]),
-    ):
-        begun = time.monotonic()
-        sides.append(None if source is None else _side(source, asked, extraction))
-        seconds[name] = time.monotonic() - begun
     begun = time.monotonic()
-    left, right = sides
-    assert left is not None
+    left = _side(ours, measures, extraction)
+    seconds["generated"] = time.monotonic() - begun
+    begun = time.monotonic()
+    compared = [measure for measure in measures if measure.two_sided]
+    right = None if theirs is None else _side(theirs, compared, extraction)
+    seconds["real"] = time.monotonic() - begun
+    begun = time.monotonic()
     results = [_result(measure, left, right) for measure in measures]
     seconds["comparison"] = time.monotonic() - begun
     report = Report(
@@ -177,13 +177,12 @@ def _source(
     given: Input,
     device: torch.device,
     workers: int,
-    sampling: Mapping[str, object] | None,
-    cameras: Sequence[Camera] | None,
+    sampling: Mapping[str, object],
 ) -> Source | SavedStatistics:
     if isinstance(given, FeatureStatistics):
         return SavedStatistics("saved statistics", given)
     if isinstance(given, nn.Module):
-        return ModelSource(given.to(device), type(given).__name__, sampling, cameras)
+        return ModelSource(given.to(device), type(given).__name__, sampling)
     if not isinstance(given, str | Path):
         return ClipSource(given)
     path = Path(given)
@@ -193,12 +192,26 @@ def _source(
         return MultiviewFolderSource(path, workers)
     if path.exists() and not _is_model(path):
         return FolderSource(path, workers)
-    return _from_hub(str(given), device, sampling, cameras)
+    return _from_hub(str(given), device, sampling)
 
 
-def _from_hub(
-    name: str, device: torch.device, sampling: Mapping[str, object] | None, cameras: Sequence[Camera] | None
-) -> Source | SavedStatistics:
+def _tracks(
+    cameras: Sequence[Camera] | None, real: Source | SavedStatistics | None, protocol: Protocol
+) -> Sequence[Camera]:
+    """Camera tracks for a model's clips, by the protocol's rule; none leaves the cameras to the model."""
+    if cameras is not None or protocol.cameras == "own":
+        return cameras or ()
+    tracks = real.camera_tracks() if isinstance(real, FolderSource | ClipSource) else []
+    long_enough = [track for track in tracks if len(track) >= protocol.clip_length]
+    if protocol.cameras == "real" and not long_enough:
+        raise ZooError(
+            f"protocol {protocol.name} moves a model's clips along the cameras of real clips, and the real side has "
+            "none: put NAME.json beside each video, give cameras, or override cameras=own"
+        )
+    return long_enough
+
+
+def _from_hub(name: str, device: torch.device, sampling: Mapping[str, object]) -> Source | SavedStatistics:
     from portraitzoo.hub.download import fetch
     from portraitzoo.hub.index import get_entry
     from portraitzoo.hub.loading import load
@@ -210,7 +223,7 @@ def _from_hub(
             raise UnknownEntryError(f"{name} is neither a file or folder nor a known entry ({error})") from error
         if entry.task == "statistics":
             return SavedStatistics(name, FeatureStatistics.load(next(fetch(entry).glob("*.npz"))))
-    return ModelSource(load(name, device=device), Path(name).name, sampling, cameras)
+    return ModelSource(load(name, device=device), Path(name).name, sampling)
 
 
 def _is_clip(path: Path) -> bool:

@@ -7,6 +7,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -38,26 +39,28 @@ class Side:
         label: name of the source.
         kind: kind of the source.
         fingerprint: digest of its content.
+        detail: how it was drawn from, where that is not the default.
         used: number of clips, images and subjects that were measured.
         available: number of those that the source lists.
         broken: item name to reason, of those that could not be read.
         short: names of videos with too few frames.
         traits: how often each size, frame rate and kind of picture was seen, e.g. ``{"512x512": 64, "25 fps": 64}``.
         gathered: features by metric name.
-        previews: JPEG strips of the first items.
+        previews: JPEG strips of the first items, for clips or images and for subjects.
         rebuilt: damaged cache shards that were computed again.
     """
 
     label: str
     kind: str
     fingerprint: str
+    detail: str = ""
     used: dict[Need, int] = field(default_factory=dict)
     available: dict[Need, int] = field(default_factory=dict)
     broken: dict[str, str] = field(default_factory=dict)
     short: list[str] = field(default_factory=list)
     traits: dict[str, int] = field(default_factory=dict)
     gathered: dict[str, Gathered] = field(default_factory=dict)
-    previews: list[bytes] = field(default_factory=list)
+    previews: dict[Need, list[bytes]] = field(default_factory=dict)
     rebuilt: int = 0
 
     def warnings(self, protocol: Protocol) -> list[str]:
@@ -137,7 +140,7 @@ class Extraction:
             ZooError: if a measure cannot be served, an item is broken and ``strict``, features are not finite, or
                 there are too few items.
         """
-        side = Side(source.label, source.kind, source.fingerprint())
+        side = Side(source.label, source.kind, source.fingerprint(), source.detail)
         for unit in sorted({self.unit(source, measure) for measure in measures}):
             served = [measure for measure in measures if self.unit(source, measure) == unit]
             _Pass(self, source, unit, served, side).run(self._listing(source, unit))
@@ -196,7 +199,8 @@ class _Pass:
         """Measure items in rounds, until there are as many good ones as wanted or none are left."""
         total = len(listing.items)
         wanted = min(self.extraction.limit(self.unit) or total, total)
-        broken, short, good = dict(listing.broken), list(listing.short), []
+        broken, short = dict(listing.broken), list(listing.short)
+        good: list[int] = []
         position = 0
         while len(good) < wanted and position < total:
             stop = min(position + wanted - len(good), total)
@@ -292,7 +296,7 @@ class _Pass:
         with ThreadPoolExecutor(self.extraction.workers) as pool:
             try:
                 while True:
-                    while len(ahead) < 2 * self.extraction.workers and (index := next(remaining, None)) is not None:
+                    for index in islice(remaining, 2 * self.extraction.workers - len(ahead)):
                         ahead.append((index, pool.submit(self._load_or_say_why, items[index])))
                     if not ahead:
                         return
@@ -344,7 +348,7 @@ class _Pass:
         self.side.traits = dict(sum(self.processes.gather(seen), Counter(self.side.traits)))
         shown = {index: picture for index in mine if index < PREVIEWS and (picture := self._preview(index))}
         merged = {index: picture for part in self.processes.gather(shown) for index, picture in part.items()}
-        self.side.previews += [merged[index] for index in sorted(merged)]
+        self.side.previews[self.unit] = [merged[index] for index in sorted(merged)]
 
 
 def _named(names: Collection[str], most: int = 3) -> str:

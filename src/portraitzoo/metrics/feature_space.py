@@ -40,9 +40,9 @@ def convergence(
         seed: of the draw.
     """
     most = min(len(generated), len(real), CURVE_LIMIT)
-    if most < 4:
+    if most < 8:
         return []
-    counts = sorted({round(most * 2**-step) for step in np.arange(0, 3.5, 0.5)} - {0, 1})
+    counts = sorted({round(most * 2**-step) for step in np.arange(0, 3.5, 0.5)} - {0, 1, 2, 3})
     ours, theirs = (
         np.random.default_rng([seed, side]).permutation(len(rows)) for side, rows in enumerate((generated, real))
     )

@@ -105,10 +105,11 @@ def _ticks(low: float, high: float, whole: bool = False) -> list[float]:
 
 def _x_axis(marks: Sequence[tuple[float, str]], label: str) -> str:
     base = HEIGHT - _BOTTOM
-    ticks = "".join(
-        f'<text class="tick" x="{x:.1f}" y="{base + 16}" text-anchor="middle">{escape(text)}</text>'
-        for x, text in marks
-    )
+    ticks = ""
+    for x, text in marks:
+        # A centred label at the right edge would be cut off.
+        anchor = "end" if x > WIDTH - _RIGHT - 12 else "middle"
+        ticks += f'<text class="tick" x="{x:.1f}" y="{base + 16}" text-anchor="{anchor}">{escape(text)}</text>'
     center = (_LEFT + WIDTH - _RIGHT) / 2
     return ticks + f'<text class="axis" x="{center}" y="{HEIGHT - 6}" text-anchor="middle">{escape(label)}</text>'
 

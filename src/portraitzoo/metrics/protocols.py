@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from portraitzoo.errors import ZooError
 
@@ -36,6 +36,8 @@ class Protocol:
         image_network: index entry of FID's network.
         identity_network: index entry of the face recognition network.
         fid_frames: ``all`` frames of the clips are FID's images, or the ``first`` of each.
+        cameras: along what a model's clips move: camera tracks of ``real`` clips, the model's ``own`` choice, or
+            ``either`` (real ones where the real side has them).
         ddof: divisor of covariances is ``n - ddof``.
         eight_bit: rule by which a model's output becomes bytes (metrics of files take the bytes that are there).
         yaw: angle between the two views of a subject, in degrees.
@@ -61,6 +63,7 @@ class Protocol:
     image_network: str = "inception-2015-12-05"
     identity_network: str = "arcface-ir-se50"
     fid_frames: Literal["all", "first"] = "all"
+    cameras: Literal["real", "own", "either"] = "either"
     ddof: Literal[0, 1] = 0
     eight_bit: str = "pv3d"
     yaw: float = 30.0
@@ -74,11 +77,10 @@ class Protocol:
                 raise ZooError(f"protocol {self.name}: {field} must be at least 1, not {getattr(self, field)}")
         if self.size is not None and self.size < 1:
             raise ZooError(f"protocol {self.name}: size must be at least 1, not {self.size}")
-        for field, allowed in (("windows", ("first", "random", "all")), ("fid_frames", ("all", "first"))):
-            if getattr(self, field) not in allowed:
-                raise ZooError(f"protocol {self.name}: {field} is one of {', '.join(allowed)}")
-        if self.ddof not in (0, 1):
-            raise ZooError(f"protocol {self.name}: ddof is 0 or 1, not {self.ddof}")
+        for field, choices in get_type_hints(Protocol).items():
+            if get_origin(choices) is Literal and getattr(self, field) not in get_args(choices):
+                allowed = ", ".join(map(str, get_args(choices)))
+                raise ZooError(f"protocol {self.name}: {field} is one of {allowed}, not {getattr(self, field)!r}")
 
     @property
     def span(self) -> int:
@@ -120,6 +122,7 @@ PROTOCOLS: dict[str, Protocol] = {
             clips=5000,
             subjects=1000,
             size=512,
+            cameras="real",
             first_seed=80_000_000_000,
         ),
         Protocol(

@@ -58,8 +58,10 @@ class Report:
         return all(result.comparable for result in self.results)
 
     def notes(self, result: Result) -> list[str]:
-        """What stands beside a value everywhere: the result's own notes, and whether the protocol was changed."""
-        return [*result.notes, *(["modified protocol"] if self.protocol.modified() else [])]
+        """What stands beside a value everywhere: its own notes, a changed protocol, options of sampling."""
+        changed = ["modified protocol"] if self.protocol.modified() else []
+        drawn = [self.generated.detail] if self.generated.detail and result.real is not None else []
+        return [*result.notes, *changed, *drawn]
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON has it; the same content as ``report.json``."""

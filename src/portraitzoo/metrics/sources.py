@@ -24,6 +24,7 @@ from portraitzoo.media.images import list_images, natural_order, read_image
 from portraitzoo.media.video import VideoReader, find_videos
 from portraitzoo.metrics import protocols
 from portraitzoo.metrics.multiview import NUM_VIEWS
+from portraitzoo.rendering.camera_files import load_cameras
 from portraitzoo.rendering.cameras import Camera
 
 Need = Literal["clips", "images", "subjects"]
@@ -70,6 +71,10 @@ class Source(Protocol):
     kind: str
     threaded: bool
 
+    @property
+    def detail(self) -> str:
+        """How it is drawn from, where that is not the default."""
+
     def fingerprint(self) -> str:
         """Hexadecimal digest of everything that decides what ``load`` returns, apart from the protocol."""
 
@@ -95,42 +100,47 @@ class ModelSource:
         model: has ``sample(seed, num_frames, **options) -> Clip``; subjects need ``multiview(seed) -> Clip`` too.
         label: what reports call it.
         options: further arguments of ``sample``, the same for every clip.
-        cameras: camera tracks of batch shape [time], at least as long as a clip; each clip follows one that its seed
-            chooses (PV3D takes those of its real clips). None leaves the choice to ``sample``.
+
+    Raises:
+        ZooError: if the model cannot be drawn from.
     """
 
     kind = "model"
     threaded = False
 
-    def __init__(
-        self,
-        model: nn.Module,
-        label: str,
-        options: Mapping[str, object] | None = None,
-        cameras: Sequence[Camera] | None = None,
-    ) -> None:
-        self.label = label
-        self.model = model
-        self.options = dict(options or {})
-        self.cameras = cameras
+    def __init__(self, model: nn.Module, label: str, options: Mapping[str, object]) -> None:
         if not callable(getattr(model, "sample", None)):
             raise ZooError(f"{label} cannot be evaluated by drawing from it: a {type(model).__name__} has no sample()")
+        self.label = label
+        self.options = dict(options)
+        self._model = model
+        self._tracks: Sequence[Camera] = ()
+
+    def follow(self, tracks: Sequence[Camera]) -> None:
+        """Let each clip move along a part of one of the camera tracks (batch shape [time]); its seed chooses."""
+        self._tracks = tracks
+
+    @property
+    def detail(self) -> str:
+        """Options and camera tracks."""
+        options = [f"{name}={value}" for name, value in self.options.items()]
+        return ", ".join(options + ([f"along {len(self._tracks)} camera tracks"] if self._tracks else []))
 
     def fingerprint(self) -> str:
         """Digest of the weights, the device's kind (it decides the last bits), the options and the camera tracks."""
         state = hashlib.blake2b(digest_size=16)
-        for name, tensor in sorted(self.model.state_dict().items()):
+        for name, tensor in sorted(self._model.state_dict().items()):
             state.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
             state.update(_bytes(tensor))
-        device = next(self.model.parameters()).device.type
+        device = next(self._model.parameters()).device.type
         state.update(repr((device, sorted((name, repr(value)) for name, value in self.options.items()))).encode())
-        for camera in self.cameras or ():
+        for camera in self._tracks:
             state.update(_bytes(camera.label()))
         return state.hexdigest()
 
     def listing(self, need: Need, protocol: protocols.Protocol, limit: int) -> Listing:
         """``limit`` seeds from ``protocol.first_seed`` on."""
-        if need == "subjects" and not callable(getattr(self.model, "multiview", None)):
+        if need == "subjects" and not callable(getattr(self._model, "multiview", None)):
             raise ZooError(f"{self.label} cannot render one head from two sides: identity, chamfer and warping need it")
         seeds = range(protocol.first_seed, protocol.first_seed + limit)
         return Listing([Item(f"{self.label}, seed {seed}", seed) for seed in seeds])
@@ -138,32 +148,32 @@ class ModelSource:
     def load(self, item: Item, need: Need, protocol: protocols.Protocol, maps: Collection[str]) -> Clip:
         """Draw the clip or the subject of a seed."""
         if need == "subjects":
-            return self.model.multiview(item.place)  # type: ignore[operator]
+            return self._model.multiview(item.place)  # type: ignore[operator]
         options = dict(self.options)
-        if self.cameras:
+        if self._tracks:
             draw = np.random.default_rng(item.place)
-            usable = [track for track in self.cameras if track.cam2world.shape[0] >= protocol.clip_length]
-            if not usable:
-                raise ZooError(f"no camera track is as long as a clip of {protocol.clip_length} frames")
-            track = usable[int(draw.integers(len(usable)))]
-            start = int(draw.integers(track.cam2world.shape[0] - protocol.clip_length + 1))
+            track = self._tracks[int(draw.integers(len(self._tracks)))]
+            start = int(draw.integers(len(track) - protocol.clip_length + 1))
             options["trajectory"] = track[start : start + protocol.clip_length]
-        return self.model.sample(seed=item.place, num_frames=protocol.clip_length, **options)  # type: ignore[operator]
+        return self._model.sample(seed=item.place, num_frames=protocol.clip_length, **options)  # type: ignore[operator]
 
 
 class FolderSource:
     """Videos (files or frame folders) of a folder, one video file, or a folder of single images.
 
-    A folder that holds images directly is a set of images to FID and one video to FVD.
+    A folder that holds images directly is a set of images to FID and one video to FVD. VoxCeleb as PV3D lays it out
+    (``recrop_faces``, ``smoothed_camera2world``) is known too.
     """
 
     threaded = True
+    detail = ""
 
     def __init__(self, path: str | Path, workers: int = 2) -> None:
         self.path = Path(path)
         self.label = self.path.name or str(self.path)
         self._workers = workers
-        self._videos = find_videos(self.path)
+        recropped = self.path / "recrop_faces"
+        self._videos = find_videos(recropped if recropped.is_dir() else self.path)
         self._images = list_images(self.path) if self._videos == [self.path] and self.path.is_dir() else []
         self.kind = "images" if self._images else "videos"
 
@@ -177,6 +187,19 @@ class FolderSource:
             name = path.name if path == self.path else path.relative_to(self.path).as_posix()
             state.update(f"{name} {content}\n".encode())
         return state.hexdigest()
+
+    def camera_tracks(self) -> list[Camera]:
+        """Cameras of those videos that have a camera file: ``NAME.json`` beside, or in ``smoothed_camera2world``.
+
+        Raises:
+            MediaError: if a camera file is damaged.
+        """
+        tracks = []
+        for video in self._videos:
+            homes = (video.parent, video.parent.parent / "smoothed_camera2world")
+            files = [home / f"{video.stem}.json" for home in homes]
+            tracks += [load_cameras(file) for file in files if file.is_file()][:1]
+        return tracks
 
     def listing(self, need: Need, protocol: protocols.Protocol, limit: int) -> Listing:
         """Windows of the videos, in order of file and time; or the images, if it is images that are needed."""
@@ -222,6 +245,7 @@ class ClipSource:
 
     kind = "clips"
     threaded = True
+    detail = ""
 
     def __init__(self, clips: Sequence[Clip], label: str = "clips in memory") -> None:
         if not clips:
@@ -239,6 +263,11 @@ class ClipSource:
                 state.update(name.encode())
                 state.update(_bytes(values))
         return state.hexdigest()
+
+    def camera_tracks(self) -> list[Camera]:
+        """Cameras of the clips that have them."""
+        found = [clip.cameras for clip in self._clips if clip.cameras is not None]
+        return [Camera(track.cam2world, track.intrinsics) for track in found]
 
     def listing(self, need: Need, protocol: protocols.Protocol, limit: int) -> Listing:
         """Windows of the clips in order, or the clips themselves as subjects."""
@@ -269,6 +298,7 @@ class MultiviewFolderSource:
 
     kind = "subjects"
     threaded = True
+    detail = ""
 
     def __init__(self, path: str | Path, workers: int = 2) -> None:
         self.path = Path(path)

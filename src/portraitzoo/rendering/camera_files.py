@@ -13,6 +13,8 @@ from portraitzoo.errors import MediaError, ZooError
 from portraitzoo.files import replacing
 from portraitzoo.rendering.cameras import LABEL_SIZE, Camera
 
+_LARGEST = float(np.finfo(np.float32).max)
+
 
 def load_cameras(path: str | Path, num_frames: int | None = None) -> Camera:
     """Read the cameras of a clip.
@@ -108,11 +110,7 @@ def _label(path: Path, index: int, entry: object) -> list[float]:
             f"the camera file {path}: entry {index} has {len(numbers)} numbers instead of {LABEL_SIZE} "
             "(cam2world 4x4, then intrinsics 3x3)"
         )
-    try:
-        finite = bool(np.isfinite(np.asarray(numbers, dtype=np.float32)).all())
-    except OverflowError:
-        finite = False
-    if not finite:
+    if not all(abs(number) <= _LARGEST for number in numbers):
         raise MediaError(f"the camera file {path}: entry {index} holds NaN or infinite numbers")
     return numbers
 

@@ -7,6 +7,7 @@ differ in where norms, strides and shortcuts sit.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -15,10 +16,10 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from portraitzoo.errors import CheckpointError, ZooError
-from portraitzoo.hub.conversion import Conversion
+from portraitzoo.hub.conversion import Conversion, Rename
 from portraitzoo.metrics.layers import ConvNorm, FixedNorm
 from portraitzoo.metrics.resizing import bilinear, channels_first
-from portraitzoo.metrics.weights import renamed
+from portraitzoo.metrics.weights import converted
 
 INPUT_SIZE = 112
 EMBEDDING = 512
@@ -164,56 +165,49 @@ class IResBlock(nn.Module):
         return self.conv2(self.prelu(self.conv1(self.norm(x)))) + shortcut
 
 
-_IRSE_TOP = {
-    "input_layer.0": "stem.conv",
-    "input_layer.1": "stem.bn",
-    "input_layer.2": "stem_activation",
-    "output_layer.0": "norm",
-    "output_layer.3": "fc",
-    "output_layer.4": "embedding_norm",
-}
-_IRSE_BLOCK = {
-    "res_layer.0": "norm",
-    "res_layer.1": "conv1",
-    "res_layer.2": "prelu",
-    "res_layer.3": "conv2.conv",
-    "res_layer.4": "conv2.bn",
-    "res_layer.5.fc1": "se.fc1",
-    "res_layer.5.fc2": "se.fc2",
-    "shortcut_layer.0": "shortcut.conv",
-    "shortcut_layer.1": "shortcut.bn",
-}
-_IRES_TOP = {
-    "conv1": "stem.conv",
-    "bn1": "stem.bn",
-    "prelu": "prelu",
-    "bn2": "norm",
-    "fc": "fc",
-    "features": "embedding_norm",
-}
-_IRES_BLOCK = {
-    "bn1": "norm",
-    "conv1": "conv1.conv",
-    "bn2": "conv1.bn",
-    "prelu": "prelu",
-    "conv2": "conv2.conv",
-    "bn3": "conv2.bn",
-    "downsample.0": "shortcut.conv",
-    "downsample.1": "shortcut.bn",
-}
-
-IRSE50_NAMES = _IRSE_TOP | {
-    f"body.{block}.{theirs}": f"body.{block}.{ours}"
-    for block in range(sum(IRSE50.DEPTHS))
-    for theirs, ours in _IRSE_BLOCK.items()
-}
-"""Official module -> ours, ``model_ir_se50.pth``."""
+def _table(rows: Mapping[str, str]) -> list[Rename]:
+    return [Rename(f"{official}.{{rest}}", f"{ours}.{{rest}}") for official, ours in rows.items()]
 
 
-def iresnet_names(depths: Sequence[int]) -> dict[str, str]:
-    """Official module -> ours, arcface_torch's ``backbone.pth``."""
-    blocks = [f"layer{stage}.{i}" for stage, depth in enumerate(depths, start=1) for i in range(depth)]
-    return _IRES_TOP | {f"{b}.{theirs}": f"{b}.{ours}" for b in blocks for theirs, ours in _IRES_BLOCK.items()}
+IRSE50_NAMES = _table(
+    {
+        "input_layer.0": "stem.conv",
+        "input_layer.1": "stem.bn",
+        "input_layer.2": "stem_activation",
+        "body.{block}.res_layer.0": "body.{block}.norm",
+        "body.{block}.res_layer.1": "body.{block}.conv1",
+        "body.{block}.res_layer.2": "body.{block}.prelu",
+        "body.{block}.res_layer.3": "body.{block}.conv2.conv",
+        "body.{block}.res_layer.4": "body.{block}.conv2.bn",
+        "body.{block}.res_layer.5": "body.{block}.se",
+        "body.{block}.shortcut_layer.0": "body.{block}.shortcut.conv",
+        "body.{block}.shortcut_layer.1": "body.{block}.shortcut.bn",
+        "output_layer.0": "norm",
+        "output_layer.3": "fc",
+        "output_layer.4": "embedding_norm",
+    }
+)
+"""Official names -> ours, ``model_ir_se50.pth``."""
+
+IRESNET_NAMES = _table(
+    {
+        "conv1": "stem.conv",
+        "bn1": "stem.bn",
+        "prelu": "prelu",
+        "layer{stage}.{block}.bn1": "layer{stage}.{block}.norm",
+        "layer{stage}.{block}.conv1": "layer{stage}.{block}.conv1.conv",
+        "layer{stage}.{block}.bn2": "layer{stage}.{block}.conv1.bn",
+        "layer{stage}.{block}.prelu": "layer{stage}.{block}.prelu",
+        "layer{stage}.{block}.conv2": "layer{stage}.{block}.conv2.conv",
+        "layer{stage}.{block}.bn3": "layer{stage}.{block}.conv2.bn",
+        "layer{stage}.{block}.downsample.0": "layer{stage}.{block}.shortcut.conv",
+        "layer{stage}.{block}.downsample.1": "layer{stage}.{block}.shortcut.bn",
+        "bn2": "norm",
+        "fc": "fc",
+        "features": "embedding_norm",
+    }
+)
+"""Official names -> ours, arcface_torch's ``backbone.pth`` of any depth."""
 
 
 def convert_ir_se50(checkpoint: Mapping[str, object]) -> Conversion:
@@ -222,7 +216,7 @@ def convert_ir_se50(checkpoint: Mapping[str, object]) -> Conversion:
     Raises:
         CheckpointError: naming what is missing, unexpected or of another shape.
     """
-    return renamed(checkpoint, IRSE50_NAMES, IRSE50, {})
+    return converted(checkpoint, IRSE50, {}, IRSE50_NAMES)
 
 
 def convert_iresnet(checkpoint: Mapping[str, object]) -> Conversion:
@@ -231,12 +225,8 @@ def convert_iresnet(checkpoint: Mapping[str, object]) -> Conversion:
     Raises:
         CheckpointError: naming what is missing, unexpected or of another shape.
     """
-    depths = [0, 0, 0, 0]
-    for name in checkpoint:
-        stage, _, rest = name.removeprefix("layer").partition(".")
-        number = rest.partition(".")[0]
-        if name.startswith("layer") and stage in "1234" and number.isdigit():
-            depths[int(stage) - 1] = max(depths[int(stage) - 1], int(number) + 1)
-    if min(depths) == 0 or max(depths) > 1000:
+    blocks = [re.match(r"layer([1-4])\.(\d{1,3})\.", name) for name in checkpoint]
+    depths = [max((int(b[2]) + 1 for b in blocks if b and b[1] == stage), default=0) for stage in "1234"]
+    if min(depths) == 0:
         raise CheckpointError("this is no checkpoint of IResNet: it lacks tensors of layer1 to layer4")
-    return renamed(checkpoint, iresnet_names(depths), IResNet, {"depths": depths})
+    return converted(checkpoint, IResNet, {"depths": depths}, IRESNET_NAMES)

@@ -6,7 +6,7 @@ import hashlib
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -83,7 +83,7 @@ def feature_network(
     if entry.task != "features" or entry.cls is None:
         raise UnknownEntryError(f"{name} is no feature network but of the kind {entry.task!r}")
     if weights == "random":
-        module = build(dotted(entry.cls), entry.config, name)
+        module = build(cast(type[nn.Module], dotted(entry.cls)), entry.config, name)
         randomise(module, seed=name)
         return FeatureNetwork(f"{name} (random weights)", module.to(device), comparable=False)
     if weights != "official":
@@ -92,8 +92,8 @@ def feature_network(
         return FeatureNetwork(name, load(name, device or "cpu"), comparable=True)
     except WeightsUnavailableError as error:
         raise WeightsUnavailableError(
-            f"{error}; on a machine with network run `zoo download {name}`, or with the released file at hand "
-            f"`zoo download {name} --file PATH`; to try without, take random features (not comparable)"
+            f"{error}; with network run `zoo download {name}`, with the released file at hand "
+            f"`zoo download {name} --file PATH`; random features need no file, but compare with nothing published"
         ) from error
 
 

@@ -15,10 +15,10 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from portraitzoo.errors import ZooError
-from portraitzoo.hub.conversion import Conversion
+from portraitzoo.hub.conversion import Conversion, Rename
 from portraitzoo.metrics.layers import ConvNorm
 from portraitzoo.metrics.resizing import bicubic_clean, bilinear, bilinear_tensorflow1, channels_first
-from portraitzoo.metrics.weights import renamed
+from portraitzoo.metrics.weights import converted
 
 INPUT_SIZE = 299
 BN_EPS = 1e-3
@@ -269,11 +269,9 @@ class BlockE(nn.Module):
 def convert(checkpoint: Mapping[str, object]) -> Conversion:
     """Weights of ``pt_inception-2015-12-05-6726825d.pth`` (pytorch-fid; torch-fidelity's file is the same).
 
-    Module names are the file's own.
+    Its names are kept.
 
     Raises:
         CheckpointError: naming what is missing, unexpected or of another shape.
     """
-    with torch.device("meta"):
-        modules = {name.rpartition(".")[0] for name in Inception().state_dict()}
-    return renamed(checkpoint, {module: module for module in modules}, Inception, {})
+    return converted(checkpoint, Inception, {}, [Rename("{rest}", "{rest}")])

@@ -18,10 +18,10 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from portraitzoo.errors import ZooError
-from portraitzoo.hub.conversion import Conversion
+from portraitzoo.hub.conversion import Conversion, Rename
 from portraitzoo.metrics.layers import ConvNorm
 from portraitzoo.metrics.resizing import bilinear, channels_first, short_side_crop
-from portraitzoo.metrics.weights import renamed
+from portraitzoo.metrics.weights import converted
 
 INPUT_SIZE = 224
 MIN_FRAMES = 9
@@ -160,33 +160,45 @@ def max_pool(x: Float[Tensor, "batch channels *space"], kernels: tuple[int, ...]
     return F.max_pool3d(F.pad(x, same_padding(x.shape[2:], kernels, strides)), kernels, strides)
 
 
-_STEM = {"Conv3d_1a_7x7": "conv_1a", "Conv3d_2b_1x1": "conv_2b", "Conv3d_2c_3x3": "conv_2c"}
-_BRANCHES = ("branch0", "branch1.0", "branch1.1", "branch2.0", "branch2.1", "branch3")
+_STEM = {"conv_1a": "Conv3d_1a_7x7", "conv_2b": "Conv3d_2b_1x1", "conv_2c": "Conv3d_2c_3x3"}
+_BRANCHES = {  # ours -> VideoGPT's, StyleGAN-V's
+    "branch0": ("b0", "branch_0"),
+    "branch1.0": ("b1a", "branch_1.0"),
+    "branch1.1": ("b1b", "branch_1.1"),
+    "branch2.0": ("b2a", "branch_2.0"),
+    "branch2.1": ("b2b", "branch_2.1"),
+    "branch3": ("b3b", "branch_3.1"),
+}
 
 
-def _table(stem: dict[str, str], mixed: str, branches: tuple[str, ...], norm: str, head: str) -> dict[str, str]:
-    units = stem | {
-        f"{mixed}_{stage}.{theirs}": f"mixed_{stage}.{ours}"
-        for stage in MIXED_WIDTHS
-        for theirs, ours in zip(branches, _BRANCHES, strict=True)
-    }
-    parts = {"conv3d": "conv", norm: "bn"}
-    return {head: "logits"} | {
-        f"{unit}.{theirs}": f"{ours}.unit.{part}" for unit, ours in units.items() for theirs, part in parts.items()
-    }
+def _unit(official: str, norm: str, ours: str) -> list[Rename]:
+    return [
+        Rename(f"{official}.conv3d.{{rest}}", f"{ours}.unit.conv.{{rest}}"),
+        Rename(f"{official}.{norm}.{{rest}}", f"{ours}.unit.bn.{{rest}}"),
+    ]
 
 
-VIDEOGPT_NAMES = _table(_STEM, "Mixed", ("b0", "b1a", "b1b", "b2a", "b2b", "b3b"), "bn", "logits.conv3d")
-"""Official module -> ours, VideoGPT's port."""
+VIDEOGPT_NAMES = [
+    Rename("logits.conv3d.{rest}", "logits.{rest}"),
+    *(row for ours, stem in _STEM.items() for row in _unit(stem, "bn", ours)),
+    *(
+        row
+        for ours, (branch, _) in _BRANCHES.items()
+        for row in _unit(f"Mixed_{{stage}}.{branch}", "bn", f"mixed_{{stage}}.{ours}")
+    ),
+]
+"""Official names -> ours, VideoGPT's port."""
 
-STYLEGAN_V_NAMES = _table(
-    {theirs.lower(): ours for theirs, ours in _STEM.items()},
-    "mixed",
-    ("branch_0", "branch_1.0", "branch_1.1", "branch_2.0", "branch_2.1", "branch_3.1"),
-    "batch3d",
-    "conv3d_0c_1x1.conv3d",
-)
-"""Official module -> ours, StyleGAN-V's port (the names of kinetics_i3d_pytorch)."""
+STYLEGAN_V_NAMES = [
+    Rename("conv3d_0c_1x1.conv3d.{rest}", "logits.{rest}"),
+    *(row for ours, stem in _STEM.items() for row in _unit(stem.lower(), "batch3d", ours)),
+    *(
+        row
+        for ours, (_, branch) in _BRANCHES.items()
+        for row in _unit(f"mixed_{{stage}}.{branch}", "batch3d", f"mixed_{{stage}}.{ours}")
+    ),
+]
+"""Official names -> ours, StyleGAN-V's port (the names of kinetics_i3d_pytorch)."""
 
 
 def convert(checkpoint: Mapping[str, object]) -> Conversion:
@@ -198,5 +210,5 @@ def convert(checkpoint: Mapping[str, object]) -> Conversion:
         CheckpointError: naming what is missing, unexpected or of another shape.
     """
     if any(name.startswith("conv3d_1a_7x7.") for name in checkpoint):
-        return renamed(checkpoint, STYLEGAN_V_NAMES, I3D, {"bn_eps": 1e-3, "resize": "squash"})
-    return renamed(checkpoint, VIDEOGPT_NAMES, I3D, {"bn_eps": 1e-5, "resize": "crop"})
+        return converted(checkpoint, I3D, {"bn_eps": 1e-3, "resize": "squash"}, STYLEGAN_V_NAMES)
+    return converted(checkpoint, I3D, {"bn_eps": 1e-5, "resize": "crop"}, VIDEOGPT_NAMES)

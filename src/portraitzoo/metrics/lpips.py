@@ -10,9 +10,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from portraitzoo.errors import CheckpointError, ZooError
-from portraitzoo.hub.conversion import Conversion
+from portraitzoo.hub.conversion import Conversion, Drop, Rename
 from portraitzoo.metrics.resizing import bilinear, channels_first
-from portraitzoo.metrics.weights import renamed
+from portraitzoo.metrics.weights import converted
 
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
@@ -153,23 +153,18 @@ def _vgg16() -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def names(net: Backbone) -> dict[str, str]:
-    """Official module -> ours: torchvision's backbone file and lpips' linear file, or lpips' composed module."""
-    table = {f"lin{k}.model.1": f"lins.{k}" for k in range(len(TAPS[net]))}
-    start = 0
-    for k, tap in enumerate(TAPS[net], start=1):
-        for layer in range(start, tap):
-            table |= {f"features.{layer}": f"features.{layer}", f"net.slice{k}.{layer}": f"features.{layer}"}
-        start = tap + 1
-    return table
+NAMES = [
+    Rename("features.{layer}.{rest}", "features.{layer}.{rest}"),
+    Rename("net.slice{number}.{layer}.{rest}", "features.{layer}.{rest}"),
+    Rename("lin{number}.model.1.weight", "lins.{number}.weight"),
+]
+"""Official names -> ours: torchvision's backbone file and lpips' linear file, or lpips' composed module."""
 
-
-DROPPED = {
-    "classifier.": "the backbone's classifier; LPIPS uses its features only",
-    "lins.": "lpips' module lists the linear layers twice",
-    "scaling_layer.": "constants of the method",
-}
-"""Beginnings of official names left out -> the reason."""
+DROPS = [
+    Drop(r"classifier\..+", "the backbone's classifier, which LPIPS does not use"),
+    Drop(r"lins\..+", "the linear layers, which lpips' module lists twice"),
+    Drop(r"scaling_layer\..+", "constants of the method"),
+]
 
 
 def convert(checkpoint: Mapping[str, object]) -> Conversion:
@@ -183,4 +178,4 @@ def convert(checkpoint: Mapping[str, object]) -> Conversion:
     if not isinstance(first, Tensor) or first.ndim != 4:
         raise CheckpointError("this is no checkpoint of LPIPS: it lacks the backbone's features.0.weight")
     net: Backbone = "alex" if first.shape[-1] == 11 else "vgg"
-    return renamed(checkpoint, names(net), LPIPS, {"net": net}, DROPPED)
+    return converted(checkpoint, LPIPS, {"net": net}, NAMES, DROPS)

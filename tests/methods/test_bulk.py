@@ -11,12 +11,14 @@ import pytest
 import torch
 from torch import nn
 
-from portraitzoo.errors import ZooError
+from portraitzoo.errors import MediaError, ZooError
 from portraitzoo.media.clip import Clip
 from portraitzoo.media.images import read_image
 from portraitzoo.media.video import find_videos
 from portraitzoo.methods.bulk import multiview_many, sample_many
 from portraitzoo.methods.bulk_layouts import PV3D_NAMES
+from portraitzoo.metrics.protocols import get_protocol
+from portraitzoo.metrics.sources import MultiviewFolderSource
 from portraitzoo.rendering.cameras import Camera, orbit
 
 HERE = Path(__file__).parent
@@ -205,6 +207,20 @@ def test_layouts_of_the_published_evaluation(tmp_path):
     again = Painter()
     multiview_many(again, range(3), tmp_path)
     assert again.drawn == [2]
+
+
+def test_evaluation_reads_the_multiview_folder(tmp_path):
+    multiview_many(Painter(), [4], tmp_path)
+    source = MultiviewFolderSource(tmp_path)
+    item = source.listing("subjects", get_protocol("pv3d-voxceleb"), 1).items[0]
+    subject = source.load(item, "subjects", get_protocol("pv3d-voxceleb"), ("position", "depth", "opacity"))
+    with np.load(tmp_path / "multi" / "depth" / "0004.npz", allow_pickle=False) as arrays:
+        assert np.array_equal(subject.maps["position"], arrays["xyz"])
+        assert np.array_equal(subject.maps["depth"], arrays["depth"][:, 0])
+        assert np.array_equal(subject.maps["opacity"], arrays["weights_total"][..., 0])
+    (tmp_path / "multi" / "depth" / "0004.npz").write_bytes(b"damaged")
+    with pytest.raises(MediaError, match=r"0004\.npz is damaged"):
+        source.load(item, "subjects", get_protocol("pv3d-voxceleb"), ("depth",))
 
 
 def test_the_model_is_left_as_it_was(tmp_path):

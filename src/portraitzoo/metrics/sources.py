@@ -7,6 +7,7 @@ go on after an interruption. Its fingerprint is of content, never of names of fo
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -293,7 +294,8 @@ class ClipSource:
 class MultiviewFolderSource:
     """Heads from two sides in PV3D's layout: ``images/VVVV_KK.png`` with KK in 00..03, and ``depth/VVVV.pt``.
 
-    The ``.pt`` files hold ``xyz`` [4, R, R, 3], ``depth`` [4, 1, R, R] and ``weights_total`` [4, R, R, 1].
+    The ``.pt`` files, or the ``.npz`` that :func:`portraitzoo.methods.bulk.multiview_many` writes, hold ``xyz``
+    [4, R, R, 3], ``depth`` [4, 1, R, R] and ``weights_total`` [4, R, R, 1].
     """
 
     kind = "subjects"
@@ -342,8 +344,10 @@ class MultiviewFolderSource:
     def _maps(self, name: str) -> dict[str, Tensor]:
         path = self._root / "depth" / f"{name}.pt"
         if not path.exists():
+            path = path.with_suffix(".npz")
+        if not path.exists():
             raise MediaError(f"{path} is missing: chamfer and warping need the depth of every head")
-        content = read_checkpoint(path)
+        content = read_checkpoint(path) if path.suffix == ".pt" else _arrays(path)
         wanted = {"position": ("xyz", -1, 3), "depth": ("depth", 1, 1), "opacity": ("weights_total", -1, 1)}
         maps = {}
         for ours, (theirs, axis, channels) in wanted.items():
@@ -352,6 +356,14 @@ class MultiviewFolderSource:
                 raise MediaError(f"{path} holds no {theirs} as PV3D's multi-view program writes it")
             maps[ours] = values.float() if channels == 3 else values.float().squeeze(axis)
         return maps
+
+
+def _arrays(path: Path) -> dict[str, Tensor]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: torch.from_numpy(archive[name]) for name in archive.files}
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise MediaError(f"{path} is damaged: write it again") from error
 
 
 def _checked_subject(clip: Clip, name: str, maps: Collection[str]) -> Clip:

@@ -76,7 +76,7 @@ class VideoFile:
 
     @cached_property
     def _packets(self) -> list[int | None]:
-        """Presentation time of every shown packet, in the order of showing; None throughout if any has no time."""
+        """Presentation time of every shown packet, in the order of showing; None throughout if they are not known."""
         try:
             self._container.seek(0, backward=True)
             packets = [packet for packet in self._container.demux(self._stream) if packet.size]
@@ -90,7 +90,9 @@ class VideoFile:
         if not times:
             raise MediaError(f"the video {self.path} holds no frames: remove it")
         known = {time for time in times if time is not None}
-        return [*sorted(known)] if len(known) == len(times) else [None] * len(times)
+        # AVI stores the order of decoding only; the times that FFmpeg gives its packets are guesses.
+        reliable = len(known) == len(times) and self._container.format.name != "avi"
+        return [*sorted(known)] if reliable else [None] * len(times)
 
     def stream(self, start: int = 0) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
         """Frames from ``start`` on, RGB, one at a time; memory does not grow with the length.

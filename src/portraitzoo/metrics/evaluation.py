@@ -17,7 +17,14 @@ import torch
 from torch import nn
 
 from portraitzoo.errors import UnknownEntryError, ZooError
+from portraitzoo.hub.checkpoints import read_checkpoint
+from portraitzoo.hub.converting import STATISTICS
+from portraitzoo.hub.download import fetch
+from portraitzoo.hub.folders import is_model_folder
+from portraitzoo.hub.index import get_entry
+from portraitzoo.hub.loading import LAST_CHECKPOINT, best_device, load
 from portraitzoo.media.clip import Clip
+from portraitzoo.metrics import stylegan_statistics
 from portraitzoo.metrics.extraction import Extraction, Progress, Side
 from portraitzoo.metrics.feature_cache import default_cache
 from portraitzoo.metrics.features import Weights, tensor_checksum
@@ -109,7 +116,7 @@ def evaluate(
     started = time.monotonic()
     chosen = _protocol(protocol, overrides, num_clips, seed)
     classes = measures_named(metrics)
-    where = torch.device(device) if device is not None else _best_device()
+    where = torch.device(device) if device is not None else best_device()
     two_sided = [cls for cls in classes if cls.two_sided]
     if two_sided and real is None:
         raise ZooError(f"{two_sided[0].title} compares two sets: give real videos, a model or saved statistics too")
@@ -188,6 +195,8 @@ def _source(
     path = Path(given)
     if path.suffix == ".npz" and path.is_file() and not _is_clip(path):
         return SavedStatistics(path.name, FeatureStatistics.load(path))
+    if path.suffix == ".pkl" and path.is_file():
+        return SavedStatistics(path.name, stylegan_statistics.convert(read_checkpoint(path)))
     if path.is_dir() and MultiviewFolderSource.matches(path):
         return MultiviewFolderSource(path, workers)
     if path.exists() and not _is_model(path):
@@ -212,17 +221,13 @@ def _tracks(
 
 
 def _from_hub(name: str, device: torch.device, sampling: Mapping[str, object]) -> Source | SavedStatistics:
-    from portraitzoo.hub.download import fetch
-    from portraitzoo.hub.index import get_entry
-    from portraitzoo.hub.loading import load
-
     if not Path(name).exists():
         try:
             entry = get_entry(name)
         except UnknownEntryError as error:
             raise UnknownEntryError(f"{name} is neither a file or folder nor a known entry ({error})") from error
         if entry.task == "statistics":
-            return SavedStatistics(name, FeatureStatistics.load(next(fetch(entry).glob("*.npz"))))
+            return SavedStatistics(name, FeatureStatistics.load(fetch(entry) / STATISTICS))
     return ModelSource(load(name, device=device), Path(name).name, sampling)
 
 
@@ -232,7 +237,7 @@ def _is_clip(path: Path) -> bool:
 
 
 def _is_model(path: Path) -> bool:
-    return path.suffix == ".ckpt" or (path.is_dir() and (path / "model.safetensors").exists())
+    return path.suffix == ".ckpt" or is_model_folder(path) or (path / LAST_CHECKPOINT).is_file()
 
 
 def _side(source: Source | SavedStatistics, measures: Sequence[Measure], extraction: Extraction) -> Side:
@@ -264,10 +269,6 @@ def _warnings(generated: Side, real: Side | None, protocol: Protocol, results: S
                 "published numbers take equal counts or say so"
             )
     return warnings
-
-
-def _best_device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _device_name(device: torch.device) -> str:

@@ -150,7 +150,7 @@ class Extraction:
         limit = self.limit(unit)
         listing = source.listing(unit, self.protocol, limit or 1)
         if self.strict and listing.broken:
-            raise ZooError(next(iter(listing.broken.values())))
+            raise next(iter(listing.broken.values()))
         self._check_count(source.label, unit, len(listing.items), listing.short, listing.broken)
         return listing
 
@@ -199,7 +199,8 @@ class _Pass:
         """Measure items in rounds, until there are as many good ones as wanted or none are left."""
         total = len(listing.items)
         wanted = min(self.extraction.limit(self.unit) or total, total)
-        broken, short = dict(listing.broken), list(listing.short)
+        broken = {name: str(error) for name, error in listing.broken.items()}
+        short = list(listing.short)
         good: list[int] = []
         position = 0
         while len(good) < wanted and position < total:

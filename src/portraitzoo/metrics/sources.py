@@ -55,7 +55,7 @@ class Listing:
     """The items of a source in order, and the names of those that were seen to be unusable while listing."""
 
     items: Sequence[Item]
-    broken: Mapping[str, str] = field(default_factory=dict)
+    broken: Mapping[str, ZooError] = field(default_factory=dict)
     short: Sequence[str] = ()
 
 
@@ -215,10 +215,12 @@ class FolderSource:
             return Listing([Item(path.name, place) for place, path in enumerate(self._videos)])
         with ThreadPoolExecutor(self._workers) as pool:
             lengths = list(pool.map(_length, self._videos))
-        items, broken, short = [], {}, []
+        items: list[Item] = []
+        broken: dict[str, ZooError] = {}
+        short: list[str] = []
         for place, (path, length) in enumerate(zip(self._videos, lengths, strict=True)):
             if isinstance(length, MediaError):
-                broken[path.name] = str(length)
+                broken[path.name] = length
             elif length < protocol.span:
                 short.append(path.name)
             else:

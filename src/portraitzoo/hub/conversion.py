@@ -99,7 +99,7 @@ def convert_tensors(
             dropped[prefix + official] = drop.reason
             continue
         name = our_name(official, renames)
-        if name not in expected:
+        if name is None or name not in expected:
             raise CheckpointError(f"the checkpoint has an unexpected tensor, {prefix}{official}")
         if tensor.shape != expected[name]:
             raise CheckpointError(

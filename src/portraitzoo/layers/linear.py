@@ -23,8 +23,8 @@ def normalise_second_moment(x: Float[Tensor, "*batch features"]) -> Float[Tensor
 class FullyConnected(nn.Module):
     """Affine layer whose weights are stored at unit variance and scaled by He's constant at run time.
 
-    Equalised learning rate (Karras et al., 2018, section 4.1): the stored weight is N(0, 1) / ``lr_multiplier``, the one
-    applied is ``weight * lr_multiplier / sqrt(in_features)``; the bias is multiplied by ``lr_multiplier``.
+    Equalised learning rate (Karras et al., 2018, section 4.1): the stored weight is N(0, 1) / ``lr_multiplier``, the
+    applied one ``weight * lr_multiplier / sqrt(in_features)``; the bias is multiplied by ``lr_multiplier``.
 
     Args:
         in_features: width of the input.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -39,7 +41,7 @@ def mapping_layers(in_features: int, width: int, count: int) -> nn.Sequential:
     return nn.Sequential(
         *(
             FullyConnected(before, after, activation="lrelu", lr_multiplier=MAPPING_LR_MULTIPLIER)
-            for before, after in zip(widths, widths[1:], strict=False)
+            for before, after in pairwise(widths)
         )
     )
 

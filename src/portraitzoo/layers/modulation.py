@@ -31,9 +31,9 @@ def modulated_conv2d(
 ) -> Float[Tensor, "batch out_channels out_height out_width"]:
     """Convolution whose weights are scaled by per-sample styles (StyleGAN2, equations 1 to 3).
 
-    With s the styles, the effective weight is ``w' = w * s``, and with ``demodulate`` each output channel is divided by
-    ``sqrt(sum(w'^2) + 1e-8)``. With ``up`` 2 a stride-2 transposed convolution is followed by the binomial filter, which
-    equals zero insertion, filter and a convolution with the flipped kernel.
+    With s the styles, the effective weight is ``w' = w * s``, and with ``demodulate`` each output channel is divided
+    by ``sqrt(sum(w'^2) + 1e-8)``. With ``up`` 2 a stride-2 transposed convolution is followed by the binomial filter,
+    which equals zero insertion, filter and a convolution with the flipped kernel.
 
     Args:
         x: input; its dtype (float32 or a lower one) is that of the computation.

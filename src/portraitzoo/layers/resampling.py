@@ -24,7 +24,10 @@ def binomial_filter(
     gain: float = 1.0,
     bias: Float[Tensor, " channels"] | None = None,
 ) -> Float[Tensor, "batch channels out_height out_width"]:
-    """Low-pass every channel: zero padding on all sides, 4 x 4 filter of sum ``gain``, every ``stride``-th sample, bias."""
+    """Low-pass every channel: zero padding on all sides, 4 x 4 filter of sum ``gain``, every ``stride``-th sample.
+
+    The bias, if there is one, is added per channel.
+    """
     channels = x.shape[1]
     kernel = binomial_kernel(x, gain).expand(channels, 1, -1, -1)
     return F.conv2d(x, kernel, bias, stride=stride, padding=padding, groups=channels)

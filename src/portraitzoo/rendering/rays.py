@@ -28,6 +28,7 @@ class Rays:
         return self.origins[:, :, None] + distances[..., None] * self.directions[:, :, None]
 
     def __getitem__(self, index: tuple[slice, slice]) -> Rays:
+        """Part of the batch and of the rays."""
         return Rays(self.origins[index], self.directions[index])
 
 

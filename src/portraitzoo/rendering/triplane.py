@@ -12,8 +12,8 @@ from portraitzoo.layers.linear import FullyConnected
 Axes = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
 EG3D_AXES: Axes = ((0, 1), (0, 2), (2, 0))
-"""World axes along the width and height of each plane, as EG3D's released networks have them: xy, xz and, by a slip that
-their weights have learned to live with, zx instead of a yz plane."""
+"""World axes along the width and height of each plane, as in EG3D's released networks: xy, xz and, by a slip that their
+weights have learned to live with, zx instead of a yz plane."""
 
 COLOR_MARGIN = 0.001
 """Colours are widened a little beyond [0, 1], as in Mip-NeRF, so that the sigmoid need not saturate."""

@@ -39,8 +39,13 @@ class RaySampling:
     uniforms: Float[Tensor, "batch rays samples"] | None = None
 
     def __getitem__(self, index: tuple[slice, slice]) -> RaySampling:
+        """Part of the batch and of the rays."""
         jitter = None if self.jitter is None else self.jitter[index]
         return RaySampling(jitter, None if self.uniforms is None else self.uniforms[index])
+
+
+EVEN = RaySampling()
+"""No jitter, evenly spaced importance samples."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +190,7 @@ def importance_depths(
 
 
 def render_rays(
-    field: Field, rays: Rays, span: DepthRange, sampling: RaySampling = RaySampling(), *, chunk: int | None = None
+    field: Field, rays: Rays, span: DepthRange, sampling: RaySampling = EVEN, *, chunk: int | None = None
 ) -> RenderedRays:
     """Render rays through a field: coarse samples, importance samples, compositing of both (NeRF, section 5.2).
 

@@ -128,7 +128,7 @@ class VideoDiscriminator(ConditionalDiscriminator):
     def __init__(self, config: DiscriminatorConfig) -> None:
         super().__init__(config, in_channels=7, label_dim=2 * LABEL_SIZE)
 
-    def forward(  # type: ignore[override]
+    def forward(
         self, pair: Float[Tensor, "batch 7 height width"], labels: Float[Tensor, "batch 2 25"]
     ) -> Float[Tensor, "batch 1"]:
         """Logits of pairs from :meth:`stack_pair`; positive means real."""

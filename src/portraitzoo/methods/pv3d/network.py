@@ -7,6 +7,7 @@ through the motion fusers of the low-resolution blocks alone.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -21,6 +22,7 @@ from portraitzoo.rendering.cameras import LABEL_SIZE, Camera
 from portraitzoo.rendering.rays import cast_rays
 from portraitzoo.rendering.triplane import TriplaneDecoder, sample_planes
 from portraitzoo.rendering.volume import (
+    EVEN,
     DepthRange,
     RaySampling,
     RenderedRays,
@@ -205,13 +207,8 @@ class TriplaneBackbone(nn.Module):
         planes: Tensor | None = None
         row = 0
         for name, block in self.blocks.items():
-            fuse = None
-            if name in self.fusers:
-                fuser = self.fusers[name]
-
-                def fuse(features: Tensor, fuser: nn.Module = fuser) -> Tensor:
-                    return fuser(features, z_motion, t, noise)
-
+            assert isinstance(block, SynthesisBlock)
+            fuse = partial(self.fusers[name], z_motion=z_motion, t=t, noise=noise) if name in self.fusers else None
             rows = ws[:, row : row + block.num_convs + 1]
             x, planes = block(x, planes, rows, noise=noise, after_first=fuse)
             row += block.num_convs
@@ -341,7 +338,7 @@ class Generator(nn.Module):
         camera: Camera,
         *,
         render_resolution: int | None = None,
-        sampling: RaySampling = RaySampling(),
+        sampling: RaySampling = EVEN,
     ) -> PV3DOutput:
         """Volume rendering and super-resolution.
 
@@ -395,7 +392,7 @@ class Generator(nn.Module):
         *,
         render_resolution: int | None = None,
         noise: NoiseMode = "const",
-        sampling: RaySampling = RaySampling(),
+        sampling: RaySampling = EVEN,
     ) -> PV3DOutput:
         """:meth:`planes`, then :meth:`render`."""
         planes = self.planes(ws, z_motion, t, noise=noise)

@@ -131,7 +131,7 @@ def infer_config(generator: Mapping[str, Tensor], discriminator: Mapping[str, Te
     if discriminator is not None:
         finest = numbers(r"b(\d+)\.fromrgb\.weight", discriminator)
         channels |= {r: discriminator[f"b{r}.fromrgb.weight"].shape[0] for r in finest}
-    w_dim, label_dim = shape("backbone.mapping.embed.weight")
+    w_dim, _ = shape("backbone.mapping.embed.weight")
     motion_dim, z_dim = shape(f"{synthesis}.b{motion[0]}.motion_time_fuser.affine.weight")
     widths = [shape(f"superresolution.block{i}.conv1.weight")[0] for i in enlarging]
     image_resolution = shape(f"superresolution.block{enlarging[-1]}.conv1.noise_const")[-1]

@@ -95,8 +95,6 @@ def test_random_features_are_called_not_comparable_everywhere(report: Report, tm
     cards = html.split('<div class="card">')[1:]
     cards[-1] = cards[-1].split("</section>")[0]
     assert ["not comparable" in card for card in cards] == [True] * 3 + [False] * 2
-        False
-    ] * 2
     lines = report.summary().splitlines()[1:6]
     assert ["not comparable" in line for line in lines] == [True] * 3 + [False] * 2
     assert report.markdown().splitlines()[2].count("not comparable") == 3

@@ -77,6 +77,7 @@ def examine() -> Iterator[Finding]:
     yield from _extras()
     yield _cache()
     yield _hub()
+    yield from _feature_networks()
     yield _anny()
 
 
@@ -149,13 +150,13 @@ def _installed(requirement: Requirement) -> bool:
 
 
 def _cache() -> Finding:
-    from huggingface_hub import constants
+    from portraitzoo.hub.cache import cache_root
 
-    folder = Path(constants.HF_HOME)
+    folder = cache_root()
     present = next(place for place in (folder, *folder.parents) if place.exists())
     free = shutil.disk_usage(present).free / 2**30
     if not os.access(present, os.W_OK):
-        return Finding("cache", "broken", f"{folder} is not writable", "set HF_HOME to a folder that is")
+        return Finding("cache", "broken", f"{folder} is not writable", "set PORTRAITZOO_CACHE to a folder that is")
     return Finding("cache", "works", f"{folder}, {free:.0f} GiB free")
 
 
@@ -183,6 +184,21 @@ def _hub() -> Finding:
     if answers:
         return Finding("hub", "works", f"{constants.ENDPOINT} {answers[0]}")
     return Finding("hub", "missing", f"{constants.ENDPOINT} does not answer", "what is in the cache works offline")
+
+
+def _feature_networks() -> Iterator[Finding]:
+    from portraitzoo.hub.cache import converted_folder
+    from portraitzoo.hub.folders import is_model_folder
+    from portraitzoo.hub.index import list_models
+
+    measuring = [entry for entry in list_models() if entry.task == "features"]
+    here = [entry.name for entry in measuring if is_model_folder(converted_folder(entry.name))]
+    absent = [entry.name for entry in measuring if entry.name not in here]
+    if here:
+        yield Finding("feature networks", "works", ", ".join(here))
+    if absent:
+        remedy = "zoo download NAME (zoo info NAME tells where it comes from), or zoo eval --features random"
+        yield Finding("feature networks", "missing", f"not on this machine: {', '.join(absent)}", remedy)
 
 
 def _anny() -> Finding:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from portraitzoo.cli.options import parser
 from portraitzoo.hub.index import Entry, Origin, get_entry, list_models
@@ -55,12 +56,21 @@ def download(arguments: list[str]) -> None:
     """Run ``zoo download``: fetch, check and convert weights now."""
     options = parser("download", "Fetch weights, check and convert them, so that they can be used offline.")
     options.add_argument("names", metavar="NAME", nargs="+", help="entries of the index (`zoo list`)")
+    options.add_argument("--file", type=Path, help="take this file, which you have, instead of downloading it")
     options.add_argument("--json", action="store_true", help="print name and folder as JSON")
     chosen = options.parse_args(arguments)
+    entries = [get_entry(name) for name in chosen.names]
+    if chosen.file is not None and len(entries) != 1:
+        options.error("--file goes with one NAME")
 
-    from portraitzoo.hub.download import fetch
+    from portraitzoo.cli.progress import stages
+    from portraitzoo.hub.download import fetch, import_file
 
-    folders = {name: str(fetch(get_entry(name))) for name in chosen.names}
+    with stages() as advance:
+        if chosen.file is not None:
+            folders = {entries[0].name: str(import_file(entries[0], chosen.file))}
+        else:
+            folders = {entry.name: str(fetch(entry, progress=advance)) for entry in entries}
     if chosen.json:
         print(json.dumps(folders, indent=2))
     else:

@@ -11,12 +11,12 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 @contextmanager
-def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
+def progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """Show how much of ``total`` is done.
 
     Args:
         title: what is being done, in a few words.
-        total: number that means finished.
+        total: number that means finished; None if nobody knows.
 
     Yields:
         A function that takes how much is done so far (not since the last call).
@@ -29,7 +29,7 @@ def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 @contextmanager
-def stages() -> Iterator[Callable[[str, int, int], None]]:
+def stages() -> Iterator[Callable[[str, int, int | None], None]]:
     """Show the progress of work that goes through several stages, each with a total of its own.
 
     Yields:
@@ -38,7 +38,7 @@ def stages() -> Iterator[Callable[[str, int, int], None]]:
     with ExitStack() as stack:
         shown: dict[str, Callable[[int], None]] = {}
 
-        def report(what: str, done: int, total: int) -> None:
+        def report(what: str, done: int, total: int | None) -> None:
             if what not in shown:
                 stack.close()
                 shown[what] = stack.enter_context(progress(what, total))
@@ -48,7 +48,7 @@ def stages() -> Iterator[Callable[[str, int, int], None]]:
 
 
 @contextmanager
-def _bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
+def _bar(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -58,14 +58,14 @@ def _bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda done: display.update(task, completed=done)
 
 
-def _lines(title: str, total: int) -> Callable[[int], None]:
+def _lines(title: str, total: int | None) -> Callable[[int], None]:
     last = time.monotonic()
 
     def report(done: int) -> None:
         nonlocal last
         now = time.monotonic()
         if now - last >= SECONDS_BETWEEN_LINES:
-            print(f"{title}: {done}/{total}", file=sys.stderr, flush=True)
+            print(f"{title}: {done}" + (f"/{total}" if total is not None else ""), file=sys.stderr, flush=True)
             last = now
 
     return report

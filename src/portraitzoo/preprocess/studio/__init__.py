@@ -1,0 +1,1 @@
+"""The capture studio: random people who talk in front of known cameras."""

@@ -37,6 +37,7 @@ _FOREIGN = {
     b"\x7fELF": "a program",
     b"version https://git-lfs": "a git-lfs pointer, not the file itself: run `git lfs pull` where it came from",
 }
+_PICKLE_MAGIC = b"\x80"
 _WEB_PAGE = (b"<!doctype", b"<html", b"<?xml")
 _TAR_MAGIC = slice(257, 262)
 
@@ -107,7 +108,7 @@ def _read(path: Path) -> Any:
         if _is_safetensors(head, size):
             return _read_safetensors(path)
         with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _plain(read_legacy(data, allowance) if is_legacy(data) else read_pickle(data, allowance))
+            return _plain(read_legacy(data, allowance) if is_legacy(data) else _read_pickle(data, allowance))
 
 
 def _refuse_other_kinds(head: bytes) -> None:
@@ -122,6 +123,16 @@ def _refuse_other_kinds(head: bytes) -> None:
 
 def _is_safetensors(head: bytes, size: int) -> bool:
     return len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size - 8
+
+
+def _read_pickle(data: mmap.mmap, allowance: Allowance) -> Any:
+    try:
+        return read_pickle(data, allowance)
+    except CheckpointError as error:
+        if data[:1] == _PICKLE_MAGIC:
+            raise
+        # Only the oldest pickles begin otherwise; most such files are something else altogether.
+        raise CheckpointError(f"it is no checkpoint of a known kind (as an old pickle: {error})") from error
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:

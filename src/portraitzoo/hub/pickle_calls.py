@@ -170,7 +170,8 @@ def _numpy_scalar(dtype: Any, content: Any) -> int | float | complex | bool | st
 
 def _numpy_from_buffer(content: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
     numpy_type, lengths, data = _numpy_bytes(dtype, shape, content)
-    return np.frombuffer(data, numpy_type).reshape(lengths, order="F" if order == "F" else "C").copy()
+    native = numpy_type.newbyteorder("=")
+    return np.frombuffer(data, numpy_type).reshape(lengths, order="F" if order == "F" else "C").astype(native)
 
 
 class NumpyArray(np.ndarray):
@@ -182,4 +183,4 @@ class NumpyArray(np.ndarray):
         _, shape, dtype, fortran, content = state
         numpy_type, lengths, data = _numpy_bytes(dtype, shape, content)
         # In place: other parts of the pickle may already refer to this very array.
-        self.__setstate__((1, lengths, numpy_type, np.bool(fortran), data))
+        self.__setstate__((1, lengths, numpy_type, bool(fortran), data))  # type: ignore[arg-type]

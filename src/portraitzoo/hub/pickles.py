@@ -224,7 +224,10 @@ class PickleMachine:
         elif not isinstance(callee, Global):
             raise CheckpointError(f"the pickle calls {shown(callee)}")
         elif (ours := self._calls.get((callee.module, callee.name))) is not None:
-            self._contain(ours(*args, **(kwargs or {})))
+            try:
+                self._contain(ours(*args, **(kwargs or {})))
+            except TypeError as error:
+                raise CheckpointError(f"the pickle calls {shown(callee.path)} with wrong arguments") from error
         else:
             self._contain(Record(callee.module, callee.name, args, kwargs or {}))
 

@@ -151,7 +151,10 @@ def rebuild_tensor(
             f"a tensor of shape {list(size)} reaches outside of its storage of {values.numel()} numbers"
         )
     allowance.tensor(numel * values.element_size())
-    return torch.as_strided(values, size, stride, offset) if numel else values.new_empty(size)
+    if not numel:
+        return values.new_empty(size)
+    # A storage may itself be a part of another one, and as_strided counts from the beginning of that.
+    return torch.as_strided(values, size, stride, values.storage_offset() + offset)
 
 
 def _counts(values: Any) -> tuple[int, ...]:

@@ -104,7 +104,7 @@ def read_zip(path: Path, allowance: Allowance) -> Any:
         roots = [name[: -len("data.pkl")] for name in members if name == "data.pkl" or name.endswith("/data.pkl")]
         roots = [root for root in roots if root.count("/") == min(other.count("/") for other in roots)]
         if len(roots) != 1:
-            raise CheckpointError("it is a zip archive, but not one that torch.save wrote (no data.pkl in it)")
+            raise CheckpointError("it is a zip archive, but not one that torch.save wrote (it has not one data.pkl)")
         (root,) = roots
         order = members.get(root + "byteorder")
         if order is not None and _content(archive, order) != b"little":

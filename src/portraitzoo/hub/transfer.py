@@ -96,7 +96,7 @@ def check(path: Path, origin: str, *, size: int | None, sha256: str | None) -> N
             problem = f"its sha256 is {digest}, not {sha256}"
     if problem is not None:
         path.unlink()
-        raise CheckpointError(f"{origin} gave another file than the index describes: {problem}; it was thrown away")
+        raise CheckpointError(f"{origin} is not the file that the index describes: {problem}; it was not kept")
 
 
 def sha256_of(path: Path) -> str:

@@ -24,9 +24,10 @@ from portraitzoo.media.clip import Clip
 from portraitzoo.metrics.evaluation import evaluate
 from portraitzoo.metrics.features import feature_network
 from portraitzoo.metrics.frechet import FeatureStatistics, FrechetDistance
+from portraitzoo.metrics.multiview import side_camera
 from portraitzoo.metrics.report import Report
 from portraitzoo.rendering.camera_files import save_cameras
-from portraitzoo.rendering.cameras import trajectory
+from portraitzoo.rendering.cameras import Camera, trajectory
 
 
 @pytest.fixture(autouse=True)
@@ -303,6 +304,43 @@ def test_clips_of_a_model_follow_the_cameras_of_the_real_side(tmp_path: Path):
     assert "trajectory" not in model.asked[0]
     with pytest.raises(ZooError, match="the real side has none"):
         measure(ToyModel(), make_clips(3), protocol="pv3d-voxceleb", num_clips=3)
+
+
+def test_clips_of_a_model_are_compressed_where_the_protocol_says_so():
+    plain, coded = (
+        measure(ToyModel(), make_clips(4), num_clips=4, overrides={"compression": compression})
+        for compression in ("none", "h264")
+    )
+    assert plain.values["fvd"] != coded.values["fvd"]
+    assert measure(ToyModel(), [make_clip(seed) for seed in range(4)], num_clips=4).values["fvd"] < 1e-9
+
+
+def test_a_model_is_measured_in_eval_mode_and_left_as_it_was():
+    class Moody(ToyModel):
+        def __init__(self) -> None:
+            super().__init__()
+            self.frozen = torch.nn.Dropout().eval()
+
+        def sample(self, seed: int = 0, num_frames: int = 16, **options: object) -> Clip:
+            assert not any(module.training for module in self.modules())
+            return super().sample(seed, num_frames)
+
+    model = Moody()
+    measure(model, make_clips(3), num_clips=3)
+    assert model.training
+    assert not model.frozen.training
+
+
+def test_heads_seen_from_another_angle_are_refused():
+    class Turned(ToyModel):
+        def multiview(self, seed: int = 0) -> Clip:
+            clip = super().multiview(seed)
+            front, side = Camera.canonical(), side_camera(20)
+            return Clip(clip.frames, cameras=Camera.stack([front, side, side, front]), maps=clip.maps)
+
+    with pytest.raises(ZooError, match="not seen from 30 degrees"):
+        measure(Turned(), metrics="warping", num_clips=2)
+    assert measure(Turned(), metrics="warping", num_clips=2, overrides={"yaw": 20}).values["warping"] > 0
 
 
 def test_unknown_names_suggest_the_nearest():

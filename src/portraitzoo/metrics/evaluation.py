@@ -42,17 +42,24 @@ Input = str | Path | nn.Module | FeatureStatistics | Sequence[Clip]
 
 @dataclass(frozen=True)
 class SavedStatistics:
-    """A side of which only mean and covariance are known."""
+    """A side of which only mean and covariance are known; ``published`` ones are vouched for by the index."""
 
     label: str
     statistics: FeatureStatistics
+    published: bool = False
+
+    @property
+    def detail(self) -> str:
+        """What must be taken on trust."""
+        known = self.published or "checksum" in self.statistics.info
+        return "" if known else "the file does not say by which network and protocol it was made"
 
 
 def evaluate(
     generated: Input,
     real: Input | None = None,
     *,
-    metrics: Sequence[str] = ("fvd",),
+    metrics: Sequence[str] | str = ("fvd",),
     num_clips: int | None = None,
     protocol: str | Protocol = "quick",
     overrides: Mapping[str, Any] | None = None,
@@ -82,7 +89,7 @@ def evaluate(
     Args:
         generated: the side that is judged.
         real: the side it is compared with; identity, Chamfer and warping do without.
-        metrics: any of ``fvd``, ``fid``, ``identity``, ``chamfer``, ``warping``.
+        metrics: any of ``fvd``, ``fid``, ``identity``, ``chamfer``, ``warping``; one string may list them with commas.
         num_clips: clips on each side, instead of the protocol's number (and at most so many heads). A
             side with fewer is then taken as it is, with a warning.
         protocol: a published protocol's name, or one of your own.
@@ -115,7 +122,7 @@ def evaluate(
     """
     started = time.monotonic()
     chosen = _protocol(protocol, overrides, num_clips, seed)
-    classes = measures_named(metrics)
+    classes = measures_named(metrics.split(",") if isinstance(metrics, str) else metrics)
     where = torch.device(device) if device is not None else best_device()
     two_sided = [cls for cls in classes if cls.two_sided]
     if two_sided and real is None:
@@ -189,7 +196,7 @@ def _source(
     if isinstance(given, FeatureStatistics):
         return SavedStatistics("saved statistics", given)
     if isinstance(given, nn.Module):
-        return ModelSource(given.to(device), type(given).__name__, sampling)
+        return ModelSource(given, type(given).__name__, sampling)
     if not isinstance(given, str | Path):
         return ClipSource(given)
     path = Path(given)
@@ -227,7 +234,7 @@ def _from_hub(name: str, device: torch.device, sampling: Mapping[str, object]) -
         except UnknownEntryError as error:
             raise UnknownEntryError(f"{name} is neither a file or folder nor a known entry ({error})") from error
         if entry.task == "statistics":
-            return SavedStatistics(name, FeatureStatistics.load(fetch(entry) / STATISTICS))
+            return SavedStatistics(name, FeatureStatistics.load(fetch(entry) / STATISTICS), published=True)
     return ModelSource(load(name, device=device), Path(name).name, sampling)
 
 
@@ -244,9 +251,8 @@ def _side(source: Source | SavedStatistics, measures: Sequence[Measure], extract
     if not isinstance(source, SavedStatistics):
         return extraction.run(source, measures)
     statistics = source.statistics
-    side = Side(
-        source.label, "statistics", fingerprint=tensor_checksum({"mean": statistics.mean, "cov": statistics.cov})
-    )
+    fingerprint = tensor_checksum({"mean": statistics.mean, "cov": statistics.cov})
+    side = Side(source.label, "statistics", fingerprint, source.detail)
     for measure in measures:
         if not isinstance(measure, FrechetMeasure):
             raise ZooError(f"{source.label} holds saved statistics: {measure.title} needs a model or a folder")
@@ -262,6 +268,8 @@ def _result(measure: Measure, generated: Side, real: Side | None) -> Result:
 
 def _warnings(generated: Side, real: Side | None, protocol: Protocol, results: Sequence[Result]) -> list[str]:
     warnings = [warning for side in (generated, real) if side is not None for warning in side.warnings(protocol)]
+    if real is not None and real.kind == "statistics" and real.detail:
+        warnings.append(f"{real.label}: {real.detail}")
     for result in results:
         if result.real is not None and result.real != result.generated:
             warnings.append(

@@ -129,7 +129,7 @@ class Extraction:
             ZooError: if not; the message says what it lacks.
         """
         for unit in {self.unit(source, measure) for measure in measures}:
-            self._listing(source, unit)
+            self.listing(source, unit)
 
     def run(self, source: Source, measures: Sequence[Measure]) -> Side:
         """Features of one side for all measures; each item is loaded once.
@@ -143,18 +143,20 @@ class Extraction:
         side = Side(source.label, source.kind, source.fingerprint(), source.detail)
         for unit in sorted({self.unit(source, measure) for measure in measures}):
             served = [measure for measure in measures if self.unit(source, measure) == unit]
-            _Pass(self, source, unit, served, side).run(self._listing(source, unit))
+            _Pass(self, source, unit, served, side).run(self.listing(source, unit))
         return side
 
-    def _listing(self, source: Source, unit: Need) -> Listing:
+    def listing(self, source: Source, unit: Need) -> Listing:
+        """Items of a source, known to be enough as far as listing can tell."""
         limit = self.limit(unit)
         listing = source.listing(unit, self.protocol, limit or 1)
         if self.strict and listing.broken:
             raise next(iter(listing.broken.values()))
-        self._check_count(source.label, unit, len(listing.items), listing.short, listing.broken)
+        self.check_count(source.label, unit, len(listing.items), listing.short, listing.broken)
         return listing
 
-    def _check_count(self, label: str, unit: Need, count: int, short: Collection[str], broken: Collection[str]) -> None:
+    def check_count(self, label: str, unit: Need, count: int, short: Collection[str], broken: Collection[str]) -> None:
+        """Raise ZooError if that many items are fewer than the protocol asks for."""
         limit = self.limit(unit)
         lost = [f"{len(short)} too short" if short else "", f"{len(broken)} unreadable" if broken else ""]
         lost_text = f" ({', '.join(filter(None, lost))})" if short or broken else ""
@@ -220,7 +222,7 @@ class _Pass:
         self.side.short += short
         self.side.available[self.unit] = total
         self.side.used[self.unit] = len(good)
-        self.extraction._check_count(self.source.label, self.unit, len(good), short, broken)
+        self.extraction.check_count(self.source.label, self.unit, len(good), short, broken)
         self._gather(good)
 
     def _together(self, items: Sequence[Item], mine: Sequence[int], wanted: int) -> list[dict[int, ZooError]]:
@@ -365,7 +367,16 @@ def _counted(traits: Mapping[str, int]) -> str:
 def _sampling(protocol: Protocol, unit: Need) -> dict[str, object]:
     """Protocol fields that decide what the item of a number looks like."""
     names = {
-        "clips": ("clip_length", "frame_stride", "windows", "window_seed", "size", "first_seed", "eight_bit"),
+        "clips": (
+            "clip_length",
+            "frame_stride",
+            "windows",
+            "window_seed",
+            "size",
+            "first_seed",
+            "eight_bit",
+            "compression",
+        ),
         "images": ("size",),
         "subjects": ("first_seed", "eight_bit", "yaw"),
     }[unit]

@@ -22,6 +22,7 @@ from jaxtyping import Float32
 
 from portraitzoo.files import replacing
 
+_OPEN_SHARDS = 16  # several processes write shards side by side: reading in order goes round them
 _FORMAT = 1  # part of every key: raise it when the meaning of a shard changes
 
 
@@ -65,7 +66,7 @@ class FeatureCache:
         self._written = time.monotonic()
         self._pending: dict[int, Entry] = {}
         self._shard_of: dict[int, Path] = {}
-        self._open: tuple[Path, dict[int, Entry]] | None = None
+        self._open: dict[Path, dict[int, Entry]] = {}
         if self.folder is not None and self.folder.is_dir():
             for shard in sorted(self.folder.glob("shard-*.npz")):
                 for item in self._read(shard):
@@ -92,9 +93,11 @@ class FeatureCache:
         if item in self._pending:
             return self._pending[item]
         shard = self._shard_of[item]
-        if self._open is None or self._open[0] != shard:
-            self._open = shard, self._read(shard)
-        return self._open[1][item]
+        if shard not in self._open:
+            if len(self._open) >= _OPEN_SHARDS:
+                self._open.pop(next(iter(self._open)))
+            self._open[shard] = self._read(shard)
+        return self._open[shard][item]
 
     def flush(self) -> None:
         """Write what is in memory as one more shard. Without a folder the rows stay in memory."""

@@ -40,6 +40,8 @@ class Protocol:
             ``either`` (real ones where the real side has them).
         ddof: divisor of covariances is ``n - ddof``.
         eight_bit: rule by which a model's output becomes bytes (metrics of files take the bytes that are there).
+        compression: what a model's clips pass through before they are measured: nothing, or H.264 as imageio writes it
+            by default (PV3D's program measures its own .mp4 files).
         yaw: angle between the two views of a subject, in degrees.
         warping_size: side of the images, in pixels, at which the warping error is measured.
         first_seed: clip ``i`` of a model is drawn with seed ``first_seed + i``.
@@ -65,7 +67,8 @@ class Protocol:
     fid_frames: Literal["all", "first"] = "all"
     cameras: Literal["real", "own", "either"] = "either"
     ddof: Literal[0, 1] = 0
-    eight_bit: str = "pv3d"
+    eight_bit: Literal["pv3d"] = "pv3d"
+    compression: Literal["none", "h264"] = "none"
     yaw: float = 30.0
     warping_size: int = 256
     first_seed: int = 0
@@ -123,6 +126,7 @@ PROTOCOLS: dict[str, Protocol] = {
             subjects=1000,
             size=512,
             cameras="real",
+            compression="h264",
             first_seed=80_000_000_000,
         ),
         Protocol(

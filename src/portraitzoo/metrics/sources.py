@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -21,14 +22,18 @@ from torch import Tensor, nn
 from portraitzoo.errors import MediaError, ZooError
 from portraitzoo.hub.checkpoints import read_checkpoint
 from portraitzoo.media.clip import Clip
+from portraitzoo.media.degrade import degrade
 from portraitzoo.media.images import list_images, natural_order, read_image
 from portraitzoo.media.video import VideoReader, find_videos
 from portraitzoo.metrics import protocols
-from portraitzoo.metrics.multiview import NUM_VIEWS
+from portraitzoo.metrics.multiview import NUM_VIEWS, side_camera
 from portraitzoo.rendering.camera_files import load_cameras
 from portraitzoo.rendering.cameras import Camera
 
 Need = Literal["clips", "images", "subjects"]
+
+IMAGEIO_QUALITY = 5.1
+"""What imageio writes by default, constant rate factor 25, on the scale of ``write_video``."""
 
 
 class ShortClipError(MediaError):
@@ -149,14 +154,18 @@ class ModelSource:
     def load(self, item: Item, need: Need, protocol: protocols.Protocol, maps: Collection[str]) -> Clip:
         """Draw the clip or the subject of a seed."""
         if need == "subjects":
-            return self._model.multiview(item.place)  # type: ignore[operator]
+            with _evaluating(self._model):
+                clip = self._model.multiview(item.place)  # type: ignore[operator]
+            return _checked_subject(clip, item.name, maps, protocol)
         options = dict(self.options)
         if self._tracks:
             draw = np.random.default_rng(item.place)
             track = self._tracks[int(draw.integers(len(self._tracks)))]
             start = int(draw.integers(len(track) - protocol.clip_length + 1))
             options["trajectory"] = track[start : start + protocol.clip_length]
-        return self._model.sample(seed=item.place, num_frames=protocol.clip_length, **options)  # type: ignore[operator]
+        with _evaluating(self._model):
+            clip = self._model.sample(seed=item.place, num_frames=protocol.clip_length, **options)  # type: ignore[operator]
+        return degrade(clip, blur=0, quality=IMAGEIO_QUALITY) if protocol.compression == "h264" else clip
 
 
 class FolderSource:
@@ -185,7 +194,7 @@ class FolderSource:
             contents = list(pool.map(_file_digest, files))
         state = hashlib.blake2b(digest_size=16)
         for path, content in zip(files, contents, strict=True):
-            name = path.name if path == self.path else path.relative_to(self.path).as_posix()
+            name = "" if path == self.path else path.relative_to(self.path).as_posix()
             state.update(f"{name} {content}\n".encode())
         return state.hexdigest()
 
@@ -288,7 +297,7 @@ class ClipSource:
         """One window of a clip, or the whole clip as a subject."""
         clip = self._clips[item.place]
         if need == "subjects":
-            return _checked_subject(clip, item.name, maps)
+            return _checked_subject(clip, item.name, maps, protocol)
         window = clip.frames[item.start : item.start + protocol.span : protocol.frame_stride]
         return Clip(frames=window, fps=clip.fps)
 
@@ -341,7 +350,7 @@ class MultiviewFolderSource:
         if len({image.shape for image in images}) > 1:
             raise MediaError(f"the four images of {item.name} in {self._root / 'images'} differ in size")
         rendered = self._maps(item.name) if maps else {}
-        return _checked_subject(Clip(frames=torch.stack(images), maps=rendered), item.name, maps)
+        return _checked_subject(Clip(frames=torch.stack(images), maps=rendered), item.name, maps, protocol)
 
     def _maps(self, name: str) -> dict[str, Tensor]:
         path = self._root / "depth" / f"{name}.pt"
@@ -368,9 +377,26 @@ def _arrays(path: Path) -> dict[str, Tensor]:
         raise MediaError(f"{path} is damaged: write it again") from error
 
 
-def _checked_subject(clip: Clip, name: str, maps: Collection[str]) -> Clip:
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode for a while: batch norm or dropout left in training mode would quietly change every number."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _checked_subject(clip: Clip, name: str, maps: Collection[str], protocol: protocols.Protocol) -> Clip:
     if len(clip.frames) != NUM_VIEWS:
         raise MediaError(f"{name} has {len(clip.frames)} frames: a head from two sides has {NUM_VIEWS}")
+    side = side_camera(protocol.yaw).cam2world
+    if clip.cameras is not None and not torch.allclose(clip.cameras.cam2world[1].cpu(), side, atol=1e-4):
+        raise ZooError(
+            f"{name} is not seen from {protocol.yaw:g} degrees, as the protocol has it: set yaw to its angle"
+        )
     missing = sorted(set(maps) - set(clip.maps))
     if missing:
         raise MediaError(f"{name} has no map {missing[0]}: chamfer and warping need it")

@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from portraitzoo.errors import CheckpointError
-from portraitzoo.hub.download import fetch
 from portraitzoo.hub.index import get_entry
 
 AVERAGED = "generator_ema."
@@ -51,6 +50,8 @@ def read_pretrained(source: str, family: str) -> Pretrained:
         entry = get_entry(source)
         if entry.family != family:
             raise CheckpointError(f"{source} is a {entry.family} model: start {family} training from a {family} entry")
+        from portraitzoo.hub.download import fetch
+
         path = fetch(entry)
     return _read_folder(source, path)
 

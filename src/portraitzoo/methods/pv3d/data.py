@@ -326,7 +326,9 @@ class PV3DDataModule(LightningDataModule):
             return
         devices = self.trainer.world_size if self.trainer else 1
         if self.batch_size < 1 or self.batch_size % devices:
-            raise ZooError(f"a batch of {self.batch_size} clips cannot be split over {devices} devices: change batch_size")
+            raise ZooError(
+                f"a batch of {self.batch_size} clips cannot be split over {devices} devices: change batch_size"
+            )
         clips = find_clips(self.root)
         if self.check:
             with ThreadPoolExecutor() as pool:

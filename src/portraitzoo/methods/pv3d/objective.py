@@ -11,7 +11,7 @@ StyleGAN2):
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -215,9 +215,9 @@ class Objective:
 
     def discriminator_main(self, draws: Draws, real: Frames, stage: Stage) -> PhaseLoss:
         """Logistic loss of generated and real pairs. The only phase that moves the mapping's average w."""
-        with torch.no_grad():
-            output = self.generate(draws, stage, update_average=True)
-        fake_scores = self.judge(_generated(output, draws), stage)
+        fakes = _generated(self.generate(draws, stage, update_average=True), draws)
+        fakes = replace(fakes, image=fakes.image.detach(), image_raw=fakes.image_raw.detach())
+        fake_scores = self.judge(fakes, stage)
         real_scores = self.judge(real, stage)
         return PhaseLoss(
             image=self.weights.image * discriminator_loss(fake_scores.image, real_scores.image),

@@ -57,7 +57,7 @@ class PV3DTraining(LightningModule):
 
     Args:
         network: sizes of the generator; None takes those of ``init_from`` (or the official ones).
-        discriminator: sizes of the discriminators; None takes those of ``init_from``, else the generator's.
+        discriminator: sizes of the discriminators; None takes those of ``init_from``, else those that go with the generator.
         init_from: what to start from: an entry of the index, a folder in our format, or a run's checkpoint. The
             generator starts from the averaged weights unless the raw ones are there too; so do the discriminators.
         losses: weights of the losses.
@@ -99,7 +99,8 @@ class PV3DTraining(LightningModule):
         start = read_pretrained(init_from, "pv3d") if init_from else None
         network = network or PV3DConfig(**(start.network if start else {}))
         if discriminator is None:
-            discriminator = DiscriminatorConfig(**(start.discriminator if start else {})) if start else DiscriminatorConfig()
+            known = start.discriminator if start else None
+            discriminator = DiscriminatorConfig(**known) if known else DiscriminatorConfig.beside(network)
         self.config, self.discriminator_config = network, discriminator
         self.generator = Generator(network)
         self.image_discriminator = ImageDiscriminator(discriminator)
@@ -190,7 +191,9 @@ class PV3DTraining(LightningModule):
             sampling=RaySampling(torch.cat(jitter), torch.cat(importance)) if rays else RaySampling(),
         )
 
-    def draw_points(self, batch: PairBatch) -> tuple[Float[Tensor, "frames points 3"], Float[Tensor, "frames points 3"]]:
+    def draw_points(
+        self, batch: PairBatch
+    ) -> tuple[Float[Tensor, "frames points 3"], Float[Tensor, "frames points 3"]]:
         """Points, uniform in [0, 1), and standard normal offsets for the density regulariser."""
         points, offsets = [], []
         for generator in self._generators(DENSITY, batch):

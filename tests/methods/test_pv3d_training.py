@@ -1,0 +1,274 @@
+"""Training PV3D end to end at a size that takes a fraction of a second per update."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from portraitzoo.errors import CheckpointError
+from portraitzoo.media.video import write_video
+from portraitzoo.methods.pv3d.data import PV3DDataModule
+from portraitzoo.methods.pv3d.discriminator import DiscriminatorConfig
+from portraitzoo.methods.pv3d.network import PV3DConfig
+from portraitzoo.methods.pv3d.objective import LossWeights
+from portraitzoo.methods.pv3d.training import PV3DTraining, beta_times
+from portraitzoo.rendering.camera_files import save_cameras
+from portraitzoo.rendering.cameras import Camera
+from portraitzoo.training.history import History, read_history
+from portraitzoo.training.sample_grid import SampleGrid
+from portraitzoo.training.schedules import Schedules
+
+NETWORK = {
+    "z_dim": 8,
+    "w_dim": 8,
+    "motion_dim": 8,
+    "image_resolution": 16,
+    "plane_resolution": 8,
+    "plane_channels": 4,
+    "channel_base": 64,
+    "channel_max": 8,
+    "motion_resolutions": (4,),
+    "decoder_width": 8,
+    "super_resolution_input": 8,
+    "super_resolution_channels": (8,),
+    "depth_samples": 6,
+    "importance_samples": 6,
+    "render_resolution": 8,
+}
+DISCRIMINATOR = {"image_resolution": 16, "channel_base": 64, "channel_max": 8}
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("clips")
+    generator = torch.Generator().manual_seed(0)
+    for index in range(4):
+        frames = torch.randint(0, 255, (20, 16, 16, 3), dtype=torch.uint8, generator=generator)
+        write_video(root / f"{index}.mp4", frames)
+        save_cameras(root / f"{index}.json", Camera.look_at(torch.linspace(-0.3, 0.3, 20), -0.05))
+    return root
+
+
+def module(**options) -> PV3DTraining:
+    seed_everything(0, verbose=False)
+    options = {"network": PV3DConfig(**NETWORK), "discriminator": DiscriminatorConfig(**DISCRIMINATOR)} | options
+    return PV3DTraining(**options)
+
+
+def data(clips, **options) -> PV3DDataModule:
+    return PV3DDataModule(str(clips), **({"batch_size": 2, "num_workers": 0, "in_memory": True} | options))
+
+
+def trainer(root, steps, **options) -> Trainer:
+    return Trainer(
+        **{
+            "max_steps": steps,
+            "accelerator": "cpu",
+            "devices": 1,
+            "default_root_dir": root,
+            "logger": False,
+            "enable_checkpointing": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "log_every_n_steps": 1,
+            "callbacks": [History()],
+        }
+        | options
+    )
+
+
+def weights_of(training: PV3DTraining) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in training.state_dict().items()}
+
+
+@pytest.fixture(scope="module")
+def run(clips, tmp_path_factory):
+    """Six updates in one go, with a checkpoint of each and a sample grid."""
+    root = tmp_path_factory.mktemp("run")
+    training = module()
+    before = weights_of(training)
+    checkpoints = ModelCheckpoint(root / "checkpoints", "{step}", every_n_train_steps=1, save_top_k=-1, save_last=True)
+    trainer(
+        root,
+        6,
+        enable_checkpointing=True,
+        callbacks=[checkpoints, History(), SampleGrid(every=5, rows=2, columns=3)],
+    ).fit(training, data(clips))
+    return root, before, weights_of(training)
+
+
+def test_every_network_moves_and_stays_finite(run):
+    _, before, after = run
+    for network in ("generator", "image_discriminator", "video_discriminator", "generator_ema"):
+        moved = [name for name in before if name.startswith(network) and not torch.equal(before[name], after[name])]
+        assert len(moved) > 0.8 * sum(name.startswith(network + ".") for name in before if "noise_const" not in name)
+    assert all(torch.isfinite(tensor).all() for tensor in after.values())
+    assert after["num_samples"] == 12
+
+
+def test_history_tells_losses_scores_and_schedules(run):
+    root, *_ = run
+    lines = read_history(root / "history.jsonl")
+    assert [line["update"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    for name in ("generator/loss", "discriminator/loss", "discriminator/real_image", "schedule/ema_beta"):
+        assert all(name in line for line in lines), name
+    assert "discriminator_regulariser/loss" in lines[0]
+    assert lines[0]["schedule/blur_sigma"] == 10
+
+
+def test_sample_grids_are_written(run):
+    root, *_ = run
+    assert sorted(path.name for path in (root / "samples").iterdir()) == ["000000.png", "000005.png"]
+
+
+def test_a_checkpoint_holds_only_plain_values(run):
+    root, _, after = run
+    checkpoint = torch.load(root / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["portraitzoo"]["network"]["z_dim"] == 8
+    assert all(torch.equal(checkpoint["state_dict"][name], after[name]) for name in after)
+
+
+@pytest.mark.parametrize("stopped_at", [1, 3, 5])
+def test_stop_and_resume_equals_running_through(run, clips, tmp_path, stopped_at):
+    root, _, through = run
+    resumed = module()
+    trainer(tmp_path, 6).fit(resumed, data(clips), ckpt_path=root / "checkpoints" / f"step={stopped_at}.ckpt")
+    for name, tensor in weights_of(resumed).items():
+        assert torch.equal(tensor, through[name]), name
+
+
+def test_workers_draw_what_the_main_process_draws(run, clips, tmp_path):
+    _, _, through = run
+    training = module()
+    trainer(tmp_path, 6).fit(training, data(clips, num_workers=1, in_memory=False))
+    # Frames in memory are decoded as those on disk; nothing is resized here.
+    for name, tensor in weights_of(training).items():
+        assert torch.equal(tensor, through[name]), name
+
+
+def test_discriminators_learn_to_tell_noise_from_clips(clips, tmp_path):
+    training = module(discriminator_lr=0.01, generator_lr=0.0, schedules=Schedules(blur_sigma=0.0))
+    trainer(tmp_path, 40).fit(training, data(clips))
+    lines = read_history(tmp_path / "history.jsonl")
+    losses = [line["discriminator/loss"] for line in lines]
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+
+
+def test_initialised_from_a_run_it_starts_where_that_stopped(run):
+    root, _, through = run
+    training = PV3DTraining(init_from=str(root / "checkpoints" / "last.ckpt"))
+    assert training.config.z_dim == 8
+    for name, tensor in weights_of(training).items():
+        if name != "num_samples":
+            assert torch.equal(tensor, through[name]), name
+    assert training.num_samples == 0
+
+
+def test_a_start_that_does_not_fit_is_refused(run, tmp_path):
+    root, *_ = run
+    other = PV3DConfig(**(NETWORK | {"channel_max": 4}))
+    with pytest.raises(CheckpointError, match="does not fit"):
+        PV3DTraining(network=other, init_from=str(root / "checkpoints" / "last.ckpt"))
+    (tmp_path / "bad.ckpt").write_bytes(b"PK")
+    with pytest.raises(CheckpointError, match=r"bad\.ckpt"):
+        PV3DTraining(init_from=str(tmp_path / "bad.ckpt"))
+
+
+def test_times_of_generated_pairs_follow_their_distributions():
+    uniforms = torch.rand(2, 20_000, generator=torch.Generator().manual_seed(0))
+    times = beta_times(*uniforms)
+    assert ((times >= 0) & (times <= 1)).all()
+    assert (times[:, 0] <= times[:, 1]).all()
+    # One draw of Beta(2, 1), mean 2/3, and one of Beta(1, 2), mean 1/3: their means add up to 1.
+    assert abs(times.sum(dim=1).mean() - 1) < 0.01
+    drawn = torch.distributions.Beta(torch.tensor([2.0, 1.0]), torch.tensor([1.0, 2.0])).sample((20_000,))
+    assert torch.allclose(times.mean(dim=0), drawn.sort(dim=1).values.mean(dim=0), atol=0.01)
+
+
+def recipe(root: Path, clips: Path, steps: int, **trainer_options) -> Path:
+    config = {
+        "seed_everything": 0,
+        "trainer": {
+            "max_steps": steps,
+            "accelerator": "cpu",
+            "devices": 1,
+            "logger": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "log_every_n_steps": 1,
+            "default_root_dir": str(root),
+            "callbacks": [
+                {
+                    "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
+                    "init_args": {
+                        "dirpath": str(root / "checkpoints"),
+                        "filename": "{step}",
+                        "every_n_train_steps": 1,
+                        "save_top_k": -1,
+                        "save_last": True,
+                    },
+                },
+                {"class_path": "portraitzoo.training.history.History"},
+            ],
+            **trainer_options,
+        },
+        "model": {
+            "class_path": "portraitzoo.methods.pv3d.training.PV3DTraining",
+            "init_args": {
+                "network": NETWORK | {"motion_resolutions": [4], "super_resolution_channels": [8]},
+                "discriminator": DISCRIMINATOR,
+            },
+        },
+        "data": {
+            "class_path": "portraitzoo.methods.pv3d.data.PV3DDataModule",
+            "init_args": {"root": str(clips), "batch_size": 2, "num_workers": 1},
+        },
+    }
+    root.mkdir(parents=True, exist_ok=True)
+    path = root / "recipe.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def fit_command(path: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "portraitzoo.cli.main", "fit", "--config", str(path), *more]
+
+
+def state(path: Path) -> dict:
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes_to_the_same_weights(clips, tmp_path):
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    through, killed = tmp_path / "through", tmp_path / "killed"
+    subprocess.run(fit_command(recipe(through, clips, 30)), check=True, env=environment, capture_output=True)
+
+    path = recipe(killed, clips, 30)
+    process = subprocess.Popen(fit_command(path), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (killed / "checkpoints" / "step=7.ckpt").exists():
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (killed / "checkpoints" / "step=30.ckpt").exists()
+
+    last = killed / "checkpoints" / "last.ckpt"
+    subprocess.run(fit_command(path, "--ckpt_path", str(last)), check=True, env=environment, capture_output=True)
+    ours, expected = state(killed / "checkpoints" / "step=30.ckpt"), state(through / "checkpoints" / "step=30.ckpt")
+    assert all(torch.equal(ours[name], expected[name]) for name in expected)
+    lines = read_history(killed / "history.jsonl")
+    assert [line["update"] for line in lines] == list(range(1, 31)), "no line is lost or doubled"
+    through_lines = [json.dumps(line) for line in read_history(through / "history.jsonl")]
+    assert [json.dumps(line) for line in lines][16:] == through_lines[16:]

@@ -25,15 +25,18 @@ from portraitzoo.hub.index import get_entry
 from portraitzoo.hub.loading import LAST_CHECKPOINT, best_device, load
 from portraitzoo.media.clip import Clip
 from portraitzoo.metrics import stylegan_statistics
-from portraitzoo.metrics.extraction import Extraction, Progress, Side
+from portraitzoo.metrics.extraction import Extraction, Progress
 from portraitzoo.metrics.feature_cache import default_cache
 from portraitzoo.metrics.features import Weights, tensor_checksum
+from portraitzoo.metrics.folders import FolderSource, MultiviewFolderSource
 from portraitzoo.metrics.frechet import FeatureStatistics
-from portraitzoo.metrics.measures import FrechetMeasure, Gathered, Measure, Result, measures_named
+from portraitzoo.metrics.measures import FrechetMeasure, Measure, measures_named
 from portraitzoo.metrics.processes import Processes
 from portraitzoo.metrics.protocols import Protocol, get_protocol
 from portraitzoo.metrics.report import Report
-from portraitzoo.metrics.sources import ClipSource, FolderSource, ModelSource, MultiviewFolderSource, Source
+from portraitzoo.metrics.results import Gathered, Result
+from portraitzoo.metrics.side import Side
+from portraitzoo.metrics.sources import ClipSource, ModelSource, Source
 from portraitzoo.rendering.cameras import Camera
 
 Input = str | Path | nn.Module | FeatureStatistics | Sequence[Clip]

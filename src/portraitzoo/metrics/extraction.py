@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -18,9 +18,11 @@ from portraitzoo.errors import ZooError
 from portraitzoo.files import replacing
 from portraitzoo.media.clip import Clip
 from portraitzoo.metrics.feature_cache import Entry, FeatureCache, digest
-from portraitzoo.metrics.measures import Gathered, Measure
+from portraitzoo.metrics.measures import Measure
 from portraitzoo.metrics.processes import Processes
 from portraitzoo.metrics.protocols import Protocol
+from portraitzoo.metrics.results import Gathered
+from portraitzoo.metrics.side import Side
 from portraitzoo.metrics.sources import Item, Listing, Need, ShortClipError, Source
 
 Progress = Callable[[str, int, int], None]
@@ -29,65 +31,6 @@ Progress = Callable[[str, int, int], None]
 PREVIEWS = 4  # samples of a side that the report shows
 _STRIP_FRAMES = 8
 _STRIP_HEIGHT = 112
-
-
-@dataclass
-class Side:
-    """What was gathered from one side.
-
-    Attributes:
-        label: name of the source.
-        kind: kind of the source.
-        fingerprint: digest of its content.
-        detail: how it was drawn from, where that is not the default.
-        used: number of clips, images and subjects that were measured.
-        available: number of those that the source lists.
-        broken: item name to reason, of those that could not be read.
-        short: names of videos with too few frames.
-        traits: how often each size, frame rate and kind of picture was seen, e.g. ``{"512x512": 64, "25 fps": 64}``.
-        gathered: features by metric name.
-        previews: JPEG strips of the first items, for clips or images and for subjects.
-        rebuilt: damaged cache shards that were computed again.
-    """
-
-    label: str
-    kind: str
-    fingerprint: str
-    detail: str = ""
-    used: dict[Need, int] = field(default_factory=dict)
-    available: dict[Need, int] = field(default_factory=dict)
-    broken: dict[str, str] = field(default_factory=dict)
-    short: list[str] = field(default_factory=list)
-    traits: dict[str, int] = field(default_factory=dict)
-    gathered: dict[str, Gathered] = field(default_factory=dict)
-    previews: dict[Need, list[bytes]] = field(default_factory=dict)
-    rebuilt: int = 0
-
-    def warnings(self, protocol: Protocol) -> list[str]:
-        """What was odd about the items, counted and named."""
-        found = []
-        if self.broken:
-            found.append(f"{len(self.broken)} unreadable and left out: {_named(self.broken)}")
-        if self.short:
-            found.append(f"{len(self.short)} shorter than {protocol.span} frames and left out: {_named(self.short)}")
-        sizes = {trait: count for trait, count in self.traits.items() if "x" in trait}
-        if len(sizes) > 1:
-            found.append(f"mixed resolutions: {_counted(sizes)}")
-        rates = {trait: count for trait, count in self.traits.items() if trait.endswith(" fps")}
-        if set(rates) - {f"{protocol.fps:g} fps"}:
-            found.append(f"{_counted(rates)}, the protocol supposes {protocol.fps:g} fps: frames taken as they are")
-        if self.traits.get("grey"):
-            found.append(f"{self.traits['grey']} grey: repeated to three channels")
-        if self.traits.get("alpha"):
-            found.append(f"{self.traits['alpha']} with an alpha channel: it was dropped")
-        limits: dict[Need, int] = {"clips": protocol.clips, "subjects": protocol.subjects}
-        for unit, limit in limits.items():
-            asked = not protocol.fewer or unit in protocol.modified()
-            if asked and unit in self.used and self.used[unit] < limit:
-                found.append(f"{self.used[unit]} {unit}, asked were {limit}")
-        if self.rebuilt:
-            found.append(f"{self.rebuilt} damaged cache files were thrown away and computed again")
-        return [f"{self.label}: {text}" for text in found]
 
 
 @dataclass(frozen=True)
@@ -352,16 +295,6 @@ class _Pass:
         shown = {index: picture for index in mine if index < PREVIEWS and (picture := self._preview(index))}
         merged = {index: picture for part in self.processes.gather(shown) for index, picture in part.items()}
         self.side.previews[self.unit] = [merged[index] for index in sorted(merged)]
-
-
-def _named(names: Collection[str], most: int = 3) -> str:
-    shown = ", ".join(list(names)[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
-
-
-def _counted(traits: Mapping[str, int]) -> str:
-    ordered = sorted(traits.items(), key=lambda pair: -pair[1])
-    return ", ".join(f"{count} of {trait}" for trait, count in ordered[:4]) + (" ..." if len(ordered) > 4 else "")
 
 
 def _sampling(protocol: Protocol, unit: Need) -> dict[str, object]:

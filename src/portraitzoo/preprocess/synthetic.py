@@ -66,11 +66,11 @@ def synthesise(
     _claim(root, {"family": family, "seed": seed, "resolution": resolution, "frames": frames, "background": background})
     names = [clip_name(seed, index) for index in range(clips)]
     missing = [index for index, name in enumerate(names) if not all(p.exists() for p in _paths(root, name, layout))]
-    done = clips - len(missing)
-    if progress and done:
-        progress(done, clips)
+    kept = clips - len(missing)
+    if progress and kept:
+        progress(kept, clips)
     jobs = [(root, layout, seed, index, resolution, frames, background) for index in missing]
-    for done, _ in enumerate(_run(jobs, workers), start=done + 1):
+    for done, _ in enumerate(_run(jobs, workers), start=kept + 1):
         if progress:
             progress(done, clips)
     if layout == "official":

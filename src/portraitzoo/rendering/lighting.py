@@ -56,9 +56,7 @@ def distant(direction: Float[Tensor, " 3"], colour: Float[Tensor, " 3"]) -> Floa
     return math.pi * spherical_harmonics(direction)[:, None] * colour
 
 
-def irradiance(
-    light: Float[Tensor, "9 3"], normals: Float[Tensor, "*shape 3"]
-) -> Float[Tensor, "*shape 3"]:
+def irradiance(light: Float[Tensor, "9 3"], normals: Float[Tensor, "*shape 3"]) -> Float[Tensor, "*shape 3"]:
     """Irradiance over pi (a white diffuse surface's radiance) at unit normals; never negative."""
     return ((spherical_harmonics(normals) * _COSINE.to(normals)) @ light.to(normals)).clamp(min=0)
 

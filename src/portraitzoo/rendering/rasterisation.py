@@ -20,6 +20,8 @@ from portraitzoo.rendering.cameras import Camera
 
 Backend = Literal["torch", "pytorch3d"]
 
+# Faces reach this much (pixels) over their edges: rounding must not open cracks between neighbours.
+_SLACK = 1e-3
 NEAR = 1e-2  # faces with a vertex closer to the camera plane than this are not drawn; heads never come near it
 
 
@@ -151,7 +153,8 @@ def _barycentric(triangle: Float[Tensor, "n 3 2"], point: Float[Tensor, "n 2"]) 
     """Weights of the corners (screen space): signed areas opposite to each corner over the whole area."""
     x, y = (triangle - point[:, None]).unbind(-1)
     opposite = x.roll(-1, 1) * y.roll(-2, 1) - x.roll(-2, 1) * y.roll(-1, 1)
-    return opposite / opposite.sum(-1, keepdim=True)
+    weights = (opposite / opposite.sum(-1, keepdim=True)).clamp(min=0)  # a pixel in the slack belongs to the edge
+    return weights / weights.sum(-1, keepdim=True)
 
 
 def _visible_faces(
@@ -179,8 +182,8 @@ def _visible_faces(
     row = top[chosen][span] + rank
     slope, level = a[span], b[span] * row[:, None] + c[span]
     crossing = -level / slope
-    left = torch.where(slope > 0, crossing, -torch.inf).amax(1).clamp(min=0)
-    right = torch.where(slope < 0, crossing, torch.inf).amin(1).clamp(max=resolution - 1)
+    left = torch.where(slope > 0, crossing, -torch.inf).amax(1).sub(_SLACK).clamp(min=0)
+    right = torch.where(slope < 0, crossing, torch.inf).amin(1).add(_SLACK).clamp(max=resolution - 1)
     possible = ((slope != 0) | (level >= 0)).all(1)
     first = left.ceil()
     length = torch.where(possible, (right.floor() - first + 1).clamp(min=0), 0.0)

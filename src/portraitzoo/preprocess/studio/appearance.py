@@ -18,7 +18,9 @@ def srgb(red: float, green: float, blue: float) -> np.ndarray:
 
 
 # From light to dark; a tone in between is mixed from its neighbours.
-_SKIN = [srgb(*c) for c in ((246, 219, 199), (233, 194, 166), (218, 170, 133), (190, 138, 98), (146, 98, 66), (98, 62, 44))]
+_SKIN = [
+    srgb(*c) for c in ((246, 219, 199), (233, 194, 166), (218, 170, 133), (190, 138, 98), (146, 98, 66), (98, 62, 44))
+]
 _EYES = [srgb(*c) for c in ((78, 48, 28), (96, 62, 34), (120, 92, 52), (98, 112, 68), (92, 128, 150), (118, 146, 166))]
 _HAIR = [
     srgb(*c)
@@ -88,7 +90,7 @@ def sample_appearance(random: np.random.Generator, identity: Identity) -> Appear
     iris = _between(_EYES, random.uniform(0, 4.99) if fair else random.beta(1, 3) * 2)
     hair = _HAIR[random.integers(len(_HAIR))] if fair else _between(_HAIR, random.beta(1, 2.5) * 2.5)
     hair = hair * random.uniform(0.8, 1.2)
-    grey = np.clip(random.normal(identity.age * 1.3 - 0.45, 0.25), 0, 1)
+    grey = np.clip(random.normal(identity.age * 1.5 - 0.85, 0.25), 0, 1)
     brow = hair * 0.75 + 0.25 * _HAIR[1]
     return Appearance(
         skin=_colour(skin),
@@ -100,7 +102,7 @@ def sample_appearance(random: np.random.Generator, identity: Identity) -> Appear
         blush=float(random.uniform(0.15, 0.8)),
         freckles=float(random.uniform(0.3, 1.0)) if tone < 1.5 and random.random() < 0.25 else 0.0,
         beard=float(random.uniform(0.1, 0.9)) if not female and random.random() < 0.65 else 0.0,
-        brow_density=float(random.uniform(0.6, 0.95)),
+        brow_density=float(random.uniform(0.5, 0.9)),
         brow_width=float(random.uniform(0.75, 1.05) if female else random.uniform(0.95, 1.35)),
         iris_angle=float(random.uniform(0.47, 0.53)),
         shine=float(random.uniform(0.35, 1.0)),

@@ -24,7 +24,7 @@ _CROWN_TILT = math.radians(28)  # strands grow from the crown, which lies behind
 
 # The hairline, degrees around -> degrees down: brow-free forehead, temple, sideburn, over the ear, nape.
 _AROUND = [0, 22, 38, 48, 56, 64, 72, 84, 98, 110, 125, 150, 180]
-_DOWN = [62, 62, 60, 68, 80, 96, 101, 88, 85, 98, 114, 127, 132]
+_DOWN = [65, 65, 63, 70, 81, 96, 101, 88, 85, 98, 114, 127, 132]
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class HairStyle:
     Attributes:
         thickness: of the cap over the skull; 0 for a shaven head.
         front: extra thickness above the forehead.
+        fade: how much shorter short hair is at the sides, 0 to 1.
         receding: how far the hairline has gone back.
         fringe: how far hair falls over the forehead.
         curtain: height at which long hair ends; None for short hair.
@@ -46,6 +47,7 @@ class HairStyle:
 
     thickness: float
     front: float
+    fade: float
     receding: float
     fringe: float
     curtain: float | None
@@ -66,6 +68,7 @@ class HairMesh:
         strand: coordinates across (in strands' widths) and along the strands.
         margin: distance inside the hairline or the tips, radians or world units; hair is where it is positive.
         tangent: unit direction of the strands.
+        free: 1 where strands hang freely and end in tips, 0 where they lie on the skin.
     """
 
     vertices: Float[Tensor, "vertices 3"]
@@ -73,6 +76,7 @@ class HairMesh:
     strand: Float[Tensor, "vertices 2"]
     margin: Float[Tensor, " vertices"]
     tangent: Float[Tensor, "vertices 3"]
+    free: Float[Tensor, " vertices"]
 
 
 def sample_style(random: np.random.Generator, identity: Identity) -> HairStyle:
@@ -90,6 +94,7 @@ def sample_style(random: np.random.Generator, identity: Identity) -> HairStyle:
     return HairStyle(
         thickness=0.003 if shaven else thickness,
         front=0.0 if shaven or fringe else float(random.uniform(0.0, 0.035)),
+        fade=float(random.uniform(0.2, 0.9)),
         receding=receding,
         fringe=0.0 if shaven or receding > 0.05 else fringe,
         curtain=float(random.choice([-0.16, -0.24, -0.42]) + random.uniform(-0.03, 0.03)) if long else None,
@@ -114,6 +119,7 @@ def grow(style: HairStyle, vertices: Float[Tensor, "vertices 3"], head: HeadMode
         strand=torch.cat([mesh.strand for mesh in meshes]),
         margin=torch.cat([mesh.margin for mesh in meshes]),
         tangent=torch.cat([mesh.tangent for mesh in meshes]),
+        free=torch.cat([mesh.free for mesh in meshes]),
     )
 
 
@@ -141,7 +147,9 @@ def _hairline(style: HairStyle, around: Tensor) -> Tensor:
     down = np.interp(degrees, _AROUND, _DOWN)
     if style.curtain is not None:  # long hair lies over the ears
         opening = math.degrees(style.opening)
-        down = np.where(degrees > opening - 10, np.maximum(down, np.interp(degrees, [opening - 10, opening - 2], [60, 125])), down)
+        down = np.where(
+            degrees > opening - 10, np.maximum(down, np.interp(degrees, [opening - 10, opening - 2], [60, 125])), down
+        )
     forehead = np.exp(-((degrees / 42) ** 4))
     down = down + np.degrees(style.fringe) * forehead * (1.0 if style.fringe else 0.0)
     temples = np.exp(-(((degrees - 36) / 16) ** 2))
@@ -150,7 +158,7 @@ def _hairline(style: HairStyle, around: Tensor) -> Tensor:
 
 
 def _cap(style: HairStyle, skull: Tensor) -> HairMesh:
-    columns, rows = 88, 44
+    columns, rows = 120, 60
     around = torch.linspace(-math.pi, math.pi, columns + 1)
     down = torch.linspace(0.0, math.radians(158), rows + 1)
     down, around = torch.meshgrid(down, around, indexing="ij")
@@ -160,19 +168,21 @@ def _cap(style: HairStyle, skull: Tensor) -> HairMesh:
     directions = (local @ tilt.T).reshape(-1, 3)
     true_around = torch.atan2(directions[:, 0], directions[:, 2])
     true_down = directions[:, 1].clamp(-1, 1).arccos()
-    margin = _hairline(style, true_around) - true_down + 0.05
-    # At the hairline the shell comes out of the skin, so that no gap opens between them in any view.
-    edge = smoothstep(-0.06, 0.40 if style.fringe == 0 else 0.15, margin)
+    margin = _hairline(style, true_around) - true_down + 0.03
+    # The shell rises from the hairline, so that no gap opens between hair and skin in any view.
+    edge = smoothstep(0.0, 0.45 if style.fringe == 0 else 0.18, margin)
     front = smoothstep(1.0, 0.2, true_around.abs()) * smoothstep(0.05, 0.25, margin) * smoothstep(1.0, 0.3, margin)
-    depth = style.thickness * edge + style.front * front
+    # Short hair is cut shorter at the sides than on top.
+    sides = 1.0 if style.curtain is not None else 1 - style.fade * smoothstep(0.9, 1.7, true_down)
+    depth = style.thickness * edge * sides + style.front * front
     if style.curtain is not None:
         depth = depth + 0.02 * smoothstep(style.opening - 0.1, style.opening + 0.25, true_around.abs()) * edge
-    bumps = noise(directions * (5 + 16 * style.curl) + style.seed, 1, 1)[:, 0]
+    bumps = noise(directions * (5 + 9 * style.curl) + style.seed, 1, 1)[:, 0]
     depth = depth * (1 + (0.12 + 0.28 * style.curl) * bumps)
-    radius = _radius(skull, directions) + depth - 0.012 * (1 - edge)
+    radius = _radius(skull, directions) + depth + 0.002 - 0.014 * smoothstep(0.06, -0.05, margin)
     vertices = CENTRE + radius[:, None] * directions
     strand = torch.stack([around.reshape(-1) * 14, down.reshape(-1) * 3], dim=-1)
-    return _grid(vertices, strand, margin, rows, columns, keep_above=-0.16)
+    return _grid(vertices, strand, margin, rows, columns, keep_above=-0.07, free=0.0)
 
 
 def _curtain(style: HairStyle, skull: Tensor, end: float) -> HairMesh:
@@ -196,13 +206,13 @@ def _curtain(style: HairStyle, skull: Tensor, end: float) -> HairMesh:
     vertices = CENTRE + radius[:, None] * outward
     vertices[:, 1] = height
     ragged = 0.03 * noise(torch.stack([around * 9 + style.seed, fall * 0], -1), 1, 3)[:, 0]
-    margin = torch.minimum((1 - fall) * (top - end) + ragged - 0.02, from_edge * 0.6 + 0.02)
+    margin = (1 - fall) * (top - end) + ragged - 0.02
     strand = torch.stack([around * 14, fall * 2], dim=-1)
-    return _grid(vertices, strand, margin, rows, columns, keep_above=-1.0)
+    return _grid(vertices, strand, margin, rows, columns, keep_above=-1.0, free=1.0)
 
 
 def _grid(
-    vertices: Tensor, strand: Tensor, margin: Tensor, rows: int, columns: int, keep_above: float
+    vertices: Tensor, strand: Tensor, margin: Tensor, rows: int, columns: int, keep_above: float, free: float
 ) -> HairMesh:
     """Two triangles for each cell of a grid of points, seen from outside; cells far outside the hairline left out."""
     index = torch.arange((rows + 1) * (columns + 1)).view(rows + 1, columns + 1)
@@ -211,4 +221,5 @@ def _grid(
     faces = faces[(margin[faces] > keep_above).any(1)]
     grid = vertices.view(rows + 1, columns + 1, 3)
     along = torch.cat([grid[1:] - grid[:-1], (grid[-1] - grid[-2])[None]]).reshape(-1, 3)
-    return HairMesh(vertices, faces, strand, margin, torch.nn.functional.normalize(along, dim=-1))
+    tangent = torch.nn.functional.normalize(along, dim=-1)
+    return HairMesh(vertices, faces, strand, margin, tangent, torch.full_like(margin, free))

@@ -14,18 +14,29 @@ from portraitzoo.faces.anny import HeadModel, Region
 # How strongly each local change varies (standard deviation; clipped at twice that). Shapes that MakeHuman exaggerates,
 # and those that would take the head out of place, get little or nothing.
 _SPREAD = {
-    "cheek": 0.35,
-    "chin": 0.35,
+    "cheek": 0.3,
+    "chin": 0.28,
     "ear": 0.3,
-    "eye": 0.3,
-    "eyebrows": 0.35,
-    "forehead": 0.35,
+    "eye": 0.25,
+    "eyebrows": 0.3,
+    "forehead": 0.3,
     "head": 0.2,
-    "mouth": 0.3,
+    "mouth": 0.22,
     "neck": 0.2,
-    "nose": 0.35,
+    "nose": 0.24,
 }
-_STILL = ("trans", "shape", "push", "septumangle", "prognathism", "angle-out", "cleft", "jaw-drop", "nubian", "head-age")
+_STILL = (
+    "trans",
+    "shape",
+    "push",
+    "septumangle",
+    "prognathism",
+    "angle-out",
+    "cleft",
+    "jaw-drop",
+    "nubian",
+    "head-age",
+)
 
 # Where an aligned head lies in the world of PV3D's cameras (the frame shows about -0.3 to 0.3): the midpoint between
 # the eyeballs, and the scale at which a head of the template's proportions fills the picture as in EG3D's crops.
@@ -92,7 +103,5 @@ def place(neutral: Float[Tensor, "vertices 3"], head: HeadModel) -> tuple[float,
     left, right = (neutral[head.vertices_of(region)].mean(0) for region in (Region.LEFT_EYE, Region.RIGHT_EYE))
     mouth = neutral[[head.landmarks["left_mouth_corner"], head.landmarks["right_mouth_corner"]]].mean(0)
     eyes = (left + right) / 2
-    scale = _SCALE / (
-        0.4 * (left - right).norm() / _EYE_DISTANCE + 0.6 * (eyes[1] - mouth[1]) / _EYES_TO_MOUTH
-    )
+    scale = _SCALE / (0.4 * (left - right).norm() / _EYE_DISTANCE + 0.6 * (eyes[1] - mouth[1]) / _EYES_TO_MOUTH)
     return float(scale), EYES - scale * eyes

@@ -49,7 +49,7 @@ class Surface:
 
 
 # The brow of the template's left side: points (x, y) from its inner end to its tail, metres.
-_BROW = torch.tensor([[0.0125, 0.7455], [0.021, 0.7495], [0.031, 0.7520], [0.041, 0.7505], [0.0495, 0.7445]])
+_BROW = torch.tensor([[0.0125, 0.7462], [0.021, 0.7488], [0.031, 0.7508], [0.041, 0.7500], [0.0505, 0.7452]])
 _EYE = torch.tensor([0.03078, 0.72842, 0.12454])  # centre of the template's left eyeball, metres
 _NOSE = torch.tensor([0.0, 0.691, 0.165])
 _CHEEK = torch.tensor([0.044, 0.692, 0.13])
@@ -108,7 +108,9 @@ def _skin(points: Tensor, masks: dict[str, Tensor], look: Appearance) -> Surface
     if look.freckles:
         spots = smoothstep(0.45, 0.7, noise(shifted * 700, 1, 5)[:, 0])
         where = _spot(mirrored, _CHEEK, 0.02) + _spot(mirrored, _NOSE, 0.016)
-        albedo = albedo * (1 - look.freckles * 0.4 * (spots * where.clamp(0, 1))[:, None] * torch.tensor([0.5, 0.9, 1.2]))
+        albedo = albedo * (
+            1 - look.freckles * 0.4 * (spots * where.clamp(0, 1))[:, None] * torch.tensor([0.5, 0.9, 1.2])
+        )
     if look.beard:
         albedo = albedo * (1 - look.beard * 0.55 * (_beard(mirrored) * (0.75 + 0.35 * pores[:, 0]))[:, None])
 
@@ -141,7 +143,9 @@ def _eye(points: Tensor, masks: dict[str, Tensor], look: Appearance) -> Surface:
     turn = torch.atan2(ray[:, 1], ray[:, 0])
     fibres = noise(torch.stack([turn * 12, angle * 8 + look.texture_shift], -1), 1, 7)
     iris = _rgb(look.iris) * (1.25 + 0.5 * fibres) * (1 + 0.35 * smoothstep(0.2, 0.42, angle)[:, None])
-    veins = torch.tensor([0.78, 0.72, 0.69]) * (1 - 0.10 * smoothstep(0.7, 1.3, angle)[:, None] * torch.tensor([0.3, 1, 1]))
+    veins = torch.tensor([0.78, 0.72, 0.69]) * (
+        1 - 0.10 * smoothstep(0.7, 1.3, angle)[:, None] * torch.tensor([0.3, 1, 1])
+    )
     width = look.iris_angle
     limbus = smoothstep(width * 0.80, width * 0.97, angle)
     iris = iris * (1 - 0.75 * limbus[:, None])
@@ -160,24 +164,33 @@ def _teeth(points: Tensor, masks: dict[str, Tensor], look: Appearance) -> Surfac
     gap = smoothstep(0.80, 1.0, torch.cos(2 * torch.pi * along).abs())
     albedo = torch.tensor([0.80, 0.76, 0.67]) * (1 - 0.25 * gap[:, None])
     count = len(points)
-    return Surface(albedo, torch.full((count,), 0.25), torch.full((count,), 40.0), torch.full((count,), int(Label.MOUTH)))
+    return Surface(
+        albedo, torch.full((count,), 0.25), torch.full((count,), 40.0), torch.full((count,), int(Label.MOUTH))
+    )
 
 
 def _tongue(points: Tensor, masks: dict[str, Tensor], look: Appearance) -> Surface:
     count = len(points)
     albedo = torch.tensor([0.46, 0.17, 0.16]) * (1 + 0.1 * noise(points * 900, 1, 8))
-    return Surface(albedo, torch.full((count,), 0.12), torch.full((count,), 20.0), torch.full((count,), int(Label.MOUTH)))
+    return Surface(
+        albedo, torch.full((count,), 0.12), torch.full((count,), 20.0), torch.full((count,), int(Label.MOUTH))
+    )
 
 
 def _cavity(points: Tensor, masks: dict[str, Tensor], look: Appearance) -> Surface:
     count = len(points)
     albedo = torch.tensor([0.25, 0.06, 0.06]).expand(count, 3)
-    return Surface(albedo, torch.full((count,), 0.05), torch.full((count,), 20.0), torch.full((count,), int(Label.MOUTH)))
+    return Surface(
+        albedo, torch.full((count,), 0.05), torch.full((count,), 20.0), torch.full((count,), int(Label.MOUTH))
+    )
 
 
 def _lashes(points: Tensor, masks: dict[str, Tensor], look: Appearance) -> Surface:
     count = len(points)
-    albedo = (_rgb(look.brow) * 0.5 + 0.18 * _rgb(look.skin)).expand(count, 3)
+    dark = _rgb(look.brow) * 0.5 + 0.12 * _rgb(look.skin)
+    # The lower lashes are so sparse that skin shows between them.
+    lower = 0.72 * smoothstep(0.001, -0.004, points[:, 1:2] - _EYE[1])
+    albedo = dark + lower * (_rgb(look.skin) * 0.85 - dark)
     return Surface(albedo, torch.zeros(count), torch.full((count,), 16.0), torch.full((count,), int(Label.EYES)))
 
 
@@ -201,7 +214,7 @@ def _brow(mirrored: Tensor, look: Appearance, grain: Tensor) -> Tensor:
     along = (segment + share.gather(1, segment[:, None])[:, 0]) / len(start)
     half_width = look.brow_width * 0.0042 * (0.55 + 1.3 * along * (1 - along) + 0.35 * (1 - along)) * (1 - 0.45 * along)
     strands = noise(torch.stack([mirrored[:, 0] * 1300 - mirrored[:, 1] * 700, mirrored[:, 1] * 300], -1), 1, 9)[:, 0]
-    edge = smoothstep(1.35, 0.45, distance / half_width + 0.22 * strands)
+    edge = smoothstep(1.5, 0.35, distance / half_width + 0.30 * strands)
     return look.brow_density * edge * (0.9 + 0.15 * grain).clamp(0, 1)
 
 

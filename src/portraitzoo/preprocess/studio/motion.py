@@ -76,9 +76,7 @@ def _speak(random: np.random.Generator, seconds: np.ndarray, add) -> None:  # ty
         viseme = _VISEMES[random.integers(len(_VISEMES))]
         strength = liveliness * random.uniform(0.6, 1.1)
         # Neighbouring shapes overlap by half, which is how articulation flows from one into the next.
-        bump = np.where(
-            np.abs(seconds - time) < length, 0.5 + 0.5 * np.cos(np.pi * (seconds - time) / length), 0.0
-        )
+        bump = np.where(np.abs(seconds - time) < length, 0.5 + 0.5 * np.cos(np.pi * (seconds - time) / length), 0.0)
         for action, value in viseme.items():
             add(action, strength * value * bump)
         time += length

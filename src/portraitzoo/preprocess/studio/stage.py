@@ -128,9 +128,7 @@ class HeadClip:
     segmentation: Int[Tensor, "time height width"] | None = None
 
 
-def prepare(
-    head: HeadModel, seed: int, index: int, num_frames: int, background: BackgroundKind = "plain"
-) -> Subject:
+def prepare(head: HeadModel, seed: int, index: int, num_frames: int, background: BackgroundKind = "plain") -> Subject:
     """Clip ``index`` of the studio's session ``seed``: the same whatever else is rendered."""
     identity = sample_identity(stream(seed, index, "identity"), head)
     look = sample_appearance(stream(seed, index, "appearance"), identity)
@@ -145,7 +143,9 @@ def prepare(
     # Self-shadowing is that of the neutral face: expressions move too little to matter for soft light.
     faces = torch.cat([head.faces, hair.faces[(hair.margin[hair.faces] > 0.02).all(1)] + len(world)])
     together = torch.cat([world, hair.vertices])
-    normals = torch.cat([vertex_normals(world[None], head.faces)[0], vertex_normals(hair.vertices[None], hair.faces)[0]])
+    normals = torch.cat(
+        [vertex_normals(world[None], head.faces)[0], vertex_normals(hair.vertices[None], hair.faces)[0]]
+    )
     arriving = (transfer(together, normals, faces) @ light.environment).clamp(min=0)
     open_sky = irradiance(light.environment, normals)
     reached = (arriving[: len(world)] / open_sky[: len(world)].clamp(min=1e-3)).clamp(0.12, 1.0)
@@ -249,9 +249,7 @@ def _shade(
     shown[solid] = hair.normal[hair.alpha > 0.5]
     label[solid] = int(Label.HAIR)
     side = (resolution, resolution)
-    return _Layers(
-        colour.view(*side, 3), opacity.view(side), depth.view(side), shown.view(*side, 3), label.view(side)
-    )
+    return _Layers(colour.view(*side, 3), opacity.view(side), depth.view(side), shown.view(*side, 3), label.view(side))
 
 
 def _shade_skin(
@@ -296,9 +294,7 @@ class _HairPixels:
     normal: Float[Tensor, "n 3"]
 
 
-def _shade_hair(
-    subject: Subject, camera: Camera, resolution: int, skin_depth: Float[Tensor, " pixels"]
-) -> _HairPixels:
+def _shade_hair(subject: Subject, camera: Camera, resolution: int, skin_depth: Float[Tensor, " pixels"]) -> _HairPixels:
     hair, look, style = subject.hair, subject.appearance, subject.style
     fragments = rasterise(hair.vertices[None], hair.faces, camera, resolution, cull_backfaces=False)
     depth = fragments.depth.flatten()
@@ -306,9 +302,9 @@ def _shade_hair(
     normals = vertex_normals(hair.vertices[None], hair.faces)[0]
     values = _sample(
         fragments, where, hair.faces,
-        [hair.vertices, normals, hair.tangent, subject.hair_light, hair.strand, hair.margin[:, None]],
+        [hair.vertices, normals, hair.tangent, subject.hair_light, hair.strand, torch.stack([hair.margin, hair.free], -1)],
     )  # fmt: skip
-    position, normal, tangent, lit, strand, margin = values.split([3, 3, 3, 3, 2, 1], dim=-1)
+    position, normal, tangent, lit, strand, margin, free = values.split([3, 3, 3, 3, 2, 1, 1], dim=-1)
     across = strand + style.seed
     if style.curl > 0.05:
         across = across + style.curl * noise(position * 60 + style.seed, 2, 13) * torch.tensor([1.6, 0.5])
@@ -316,7 +312,12 @@ def _shade_hair(
     thin = noise(across * torch.tensor([2.2, 0.9]), 1, 2)[:, 0]
     finest = noise(across * torch.tensor([5.5, 1.2]), 1, 3)[:, 0]
     grain = 1 + 0.22 * wide + 0.20 * thin + 0.14 * finest
-    alpha = smoothstep(0.0, 0.11, margin[:, 0] + 0.04 * thin + 0.03 * finest) * style.coverage
+    alpha = smoothstep(0.0, 0.11, margin[:, 0] + 0.025 * thin + 0.02 * finest) * style.coverage
+    # Seen against the wall, hair that lies on the skin has more hair behind it.
+    lying = (1 - free[:, 0]) * (skin_depth[where] == 0)
+    alpha = torch.maximum(alpha, lying * smoothstep(0.0, 0.02, margin[:, 0]))
+    if style.coverage < 1:  # a shaven head's shadow is on the skin only
+        alpha = alpha * (1 - lying)
     colour = torch.tensor(look.hair) * (1 + 0.12 * other[:, None]) * lit * grain.clamp(min=0.2)[:, None]
     view = torch.nn.functional.normalize(camera.cam2world[0, :3, 3] - position, dim=-1)
     halfway = torch.nn.functional.normalize(subject.light.key + view, dim=-1)
@@ -338,9 +339,7 @@ def _sample(
     corners = faces[fragments.face.flatten()[where]]
     weights = fragments.barycentric.view(-1, 3)[where]
     table = torch.cat(attributes, dim=-1)
-    first, second, third = (
-        table.index_select(0, corners[:, corner]) * weights[:, corner, None] for corner in range(3)
-    )
+    first, second, third = (table.index_select(0, corners[:, corner]) * weights[:, corner, None] for corner in range(3))
     return first + second + third
 
 
@@ -374,7 +373,7 @@ def _sample_light(random: np.random.Generator) -> Light:
     environment = environment + distant(fill, random.uniform(0.10, 0.35) * torch.tensor([1 - warmth, 1.0, 1 + warmth]))
     if random.random() < 0.4:
         environment = environment + distant(_direction(-side * 2.4, 0.4), random.uniform(0.1, 0.4) * torch.ones(3))
-    exposure = random.uniform(0.88, 1.08) / irradiance(environment, torch.tensor([0.0, 0.0, 1.0])).mean()
+    exposure = random.uniform(0.80, 1.0) / irradiance(environment, torch.tensor([0.0, 0.0, 1.0])).mean()
     return Light(environment * exposure, key, key_colour * 0.9)
 
 
@@ -384,7 +383,15 @@ def _direction(yaw: float, height: float) -> Float[Tensor, " 3"]:
     )
 
 
-_WALLS = [(205, 208, 212), (178, 186, 196), (214, 206, 194), (150, 162, 174), (186, 196, 186), (120, 128, 140), (232, 232, 230)]
+_WALLS = [
+    (205, 208, 212),
+    (178, 186, 196),
+    (214, 206, 194),
+    (150, 162, 174),
+    (186, 196, 186),
+    (120, 128, 140),
+    (232, 232, 230),
+]
 
 
 def _sample_wall(random: np.random.Generator, kind: BackgroundKind) -> Wall:

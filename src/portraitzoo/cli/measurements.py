@@ -158,11 +158,12 @@ class _Bench:
             batch=self.batch,
             compiled=self.compiled,
         )
+        after = calibrate(self.device)
         for what, work, made in stages:
             gflop = 0.0 if self.compiled else self._gflop(work)  # compiled kernels hide their operations
-            before = calibrate(self.device)
             seconds, memory = self._time_and_memory(work)
-            calibration = (before + calibrate(self.device)) / 2
+            before, after = after, calibrate(self.device)
+            calibration = (before + after) / 2
             comparable = self.device.type == "cpu" and self.dtype == torch.float32
             original = family.original(self.model, what, made, self.render_resolution) if comparable else None
             yield Measurement(

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+import signal
+import sys
+import time
 import warnings
 from pathlib import Path
+from typing import Any
 
-from lightning import LightningDataModule, LightningModule
-from lightning.pytorch.cli import LightningCLI
+from jsonargparse import Namespace
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from portraitzoo.errors import ZooError
 from portraitzoo.files import shipped
@@ -32,18 +38,94 @@ def predict(arguments: list[str]) -> None:
     _run("predict", arguments)
 
 
+class Recipe(LightningCLI):
+    """LightningCLI of one recipe, whose run can be moved to another folder as a whole (``--out``)."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add ``--out``."""
+        parser.add_argument("--out", type=str | None, default=None, help="Folder of the run, instead of the recipe's.")
+
+    def before_instantiate_classes(self) -> None:
+        """Move everything below the recipe's ``trainer.default_root_dir`` to ``--out``; choose how progress is shown.
+
+        Raises:
+            ZooError: if the recipe names no such folder.
+        """
+        config = self.config[self.subcommand]
+        if not sys.stdout.isatty() and config.trainer.enable_progress_bar is None:
+            config.trainer.enable_progress_bar = False
+            config.trainer.enable_model_summary = False
+        if config.out is None:
+            return
+        folder = config.trainer.default_root_dir
+        if folder is None:
+            raise ZooError("--out moves a run, but the recipe has no trainer.default_root_dir to move from")
+        config.trainer = _moved(config.trainer, folder.rstrip("/"), config.out.rstrip("/"))
+
+
+class ProgressLines(Callback):
+    """A plain line now and then, where there is no terminal to draw a bar on.
+
+    Args:
+        seconds: between two lines.
+    """
+
+    def __init__(self, seconds: float = 30.0) -> None:
+        self._seconds, self._last = seconds, time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Print the step and what the module shows on its bar."""
+        now = time.monotonic()
+        if trainer.progress_bar_callback is None and trainer.is_global_zero and now - self._last >= self._seconds:
+            self._last = now
+            shown = (f"{name} {float(value):.4g}" for name, value in trainer.progress_bar_metrics.items())
+            print(f"step {trainer.global_step}/{trainer.max_steps}: {', '.join(shown)}", file=sys.stderr, flush=True)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say where the run lies."""
+        if trainer.is_global_zero:
+            print(f"{trainer.default_root_dir}: {trainer.global_step} steps")
+
+
+def _moved(value: Any, old: str, new: str) -> Any:
+    if isinstance(value, str):
+        return new + value.removeprefix(old) if value == old or value.startswith(old + "/") else value
+    if isinstance(value, list):
+        return [_moved(item, old, new) for item in value]
+    if isinstance(value, dict):
+        return {name: _moved(item, old, new) for name, item in value.items()}
+    if isinstance(value, Namespace):
+        return Namespace(**{name: _moved(item, old, new) for name, item in vars(value).items()})
+    return value
+
+
 def _run(verb: str, arguments: list[str]) -> None:
     # Lightning warns that arguments given here win over sys.argv; here they are the same but for the recipe's path.
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
-    LightningCLI(
-        LightningModule,
-        LightningDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        save_config_kwargs={"overwrite": True},
-        parser_kwargs={"prog": "zoo"},
-        args=[verb, *with_recipes(arguments)],
-    )
+    # Lightning's own notes (devices found, products to try) say nothing about the work; its warnings stay.
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message="Found .* in eval mode at the start of training")
+    on_interrupt = signal.getsignal(signal.SIGINT)
+    try:
+        Recipe(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_kwargs={"overwrite": True},
+            trainer_defaults={"callbacks": ProgressLines()},
+            parser_kwargs={"prog": "zoo"},
+            args=[verb, *with_recipes(arguments)],
+        )
+    except SystemExit as end:
+        # Lightning answers Ctrl-C by leaving with status 1, after what it had in hand; wrong usage leaves with 2.
+        if isinstance(end.__context__, KeyboardInterrupt):
+            signal.signal(signal.SIGINT, on_interrupt)
+            raise KeyboardInterrupt from end
+        raise
 
 
 def with_recipes(arguments: list[str]) -> list[str]:

@@ -44,6 +44,9 @@ from portraitzoo.training.schedules import Schedules, ema_beta
 GMAIN, GREG, DMAIN, DENSITY, BACKBONE_NOISE = range(5)
 """Purposes of random draws; the first three also number the camera pairs of a batch."""
 
+LOW_PRECISION_BLOCKS = 4
+"""Resolutions of a discriminator, from the largest, that may be computed in a lower precision."""
+
 DENSITY_POINTS = 1000
 """Points per frame at which the density regulariser looks."""
 
@@ -96,6 +99,7 @@ class PV3DTraining(LightningModule):
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
+        self.init_from = init_from
         start = read_pretrained(init_from, "pv3d") if init_from else None
         network = network or PV3DConfig(**(start.network if start else {}))
         if discriminator is None:
@@ -108,6 +112,8 @@ class PV3DTraining(LightningModule):
         self.generator_ema = averaged_copy(self.generator)
         if start:
             load_fitting(self, start)
+        if low_precision:
+            self._lower_precision(torch.bfloat16 if low_precision == "bf16" else torch.float16)
         self.register_buffer("num_samples", torch.zeros((), dtype=torch.int64))
 
         self.losses, self.schedules, self.seed = losses, schedules, seed
@@ -227,12 +233,21 @@ class PV3DTraining(LightningModule):
         """Say what the weights are, in plain values."""
         checkpoint["portraitzoo"] = {
             "family": "pv3d",
+            "init_from": self.init_from,
             "network": dataclasses.asdict(self.config),
             "discriminator": dataclasses.asdict(self.discriminator_config),
             "losses": dataclasses.asdict(self.losses),
             "schedules": dataclasses.asdict(self.schedules),
             "seed": self.seed,
         }
+
+    def _lower_precision(self, dtype: torch.dtype) -> None:
+        """As published: the whole super-resolution, and the discriminators' four largest resolutions."""
+        blocks = [*self.generator.super_resolution.blocks]
+        for judge in (self.image_discriminator, self.video_discriminator):
+            blocks += list(judge.blocks.values())[:LOW_PRECISION_BLOCKS]
+        for block in blocks:
+            block.low_precision = dtype
 
     def _generator_phases(
         self, optimiser: LightningOptimizer, batch: PairBatch, stage: Stage, regularise: bool

@@ -57,6 +57,13 @@ class SavedStatistics:
         known = self.published or "checksum" in self.statistics.info
         return "" if known else "the file does not say by which network and protocol it was made"
 
+    def check(self, measures: Sequence[Measure]) -> None:
+        """Raise ZooError unless all measures can take these statistics for a side."""
+        for measure in measures:
+            if not isinstance(measure, FrechetMeasure):
+                raise ZooError(f"{self.label} holds saved statistics: {measure.title} needs a model or a folder")
+            measure.check(self.label, self.statistics)
+
 
 def evaluate(
     generated: Input,
@@ -148,13 +155,16 @@ def evaluate(
         if source is not None and not isinstance(source, SavedStatistics):
             extraction.check(source, asked)
     measures = [cls(chosen, features, where, batch_size) for cls in classes]
+    compared = [measure for measure in measures if measure.two_sided]
+    for source, taken in ((ours, measures), (theirs, compared)):
+        if isinstance(source, SavedStatistics):
+            source.check(taken)
     seconds = {"preparation": time.monotonic() - started}
 
     begun = time.monotonic()
     left = _side(ours, measures, extraction)
     seconds["generated"] = time.monotonic() - begun
     begun = time.monotonic()
-    compared = [measure for measure in measures if measure.two_sided]
     right = None if theirs is None else _side(theirs, compared, extraction)
     seconds["real"] = time.monotonic() - begun
     begun = time.monotonic()
@@ -257,9 +267,6 @@ def _side(source: Source | SavedStatistics, measures: Sequence[Measure], extract
     fingerprint = tensor_checksum({"mean": statistics.mean, "cov": statistics.cov})
     side = Side(source.label, "statistics", fingerprint, source.detail)
     for measure in measures:
-        if not isinstance(measure, FrechetMeasure):
-            raise ZooError(f"{source.label} holds saved statistics: {measure.title} needs a model or a folder")
-        measure.check(source.label, statistics)
         side.gathered[measure.name] = Gathered(statistics)
     return side
 

@@ -280,8 +280,8 @@ def exhausting() -> dict[str, bytes]:
         "key_doubles": b"})" + b"2\x86" * 60 + b"Ns",
         "key_collisions": b"}(" + b"".join(number(i * (2**61 - 1)) + b"N" for i in range(1, 100_000)) + b"u",
         "set_of_deep_tuple": b"\x8f(N" + b"\x85" * 200_000 + b"\x90",
-        "too_many_instructions": b"N0" * 2_500_000 + b"N",
-        "too_many_containers": b"(" + b"\x8f" * 1_200_000 + b"l",
+        "too_many_instructions": b"N0" * 1_100_000 + b"N",
+        "too_many_containers": b"(" + b"\x8f" * 600_000 + b"l",
         "odd_items": b"}(Nu",
         "empty_stack": b"000",
         "no_mark": b"Nt",
@@ -416,8 +416,8 @@ def deep() -> dict[str, bytes]:
         for i in range(1, 60)
     )
     bodies = {
-        "lists": b"]" * 200_000 + b"a" * 199_999,
-        "tuples": b")" + b"\x85" * 200_000,
+        "lists": b"]" * 100_000 + b"a" * 99_999,
+        "tuples": b")" + b"\x85" * 100_000,
         "records": b")" + b"".join([b"0", name("a", "b"), b"q\x010)"]) + b"\x85" + b"h\x01" + put(()) + b"R",
         "calls_of_calls": name("a", "b") + b")R" * 20_000,
         "list_in_itself": b"]q\x00h\x00a",

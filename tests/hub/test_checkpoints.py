@@ -6,11 +6,11 @@ import struct
 import tarfile
 from collections import OrderedDict, defaultdict
 
+import hostile
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from hostile import call, name, put, whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -278,9 +278,9 @@ def test_tar_of_the_first_torch(tmp_path):
 def test_views_of_storages_in_legacy_files(tmp_path):
     """torch before 0.4 could store a storage as a part of another one."""
     header = [0x1950A86A20F9469CFC6C, 1001, {"protocol_version": 1001, "little_endian": True, "type_sizes": {}}]
-    storage = put(("storage", name("torch", "FloatStorage"), "7", "cpu", 6, ("8", 2, 3))) + b"Q"
-    body = call("torch._utils", "_rebuild_tensor", storage, 1, (2,), (1,))
-    content = b"".join(pickle.dumps(part, 2) for part in header) + whole(b"(" + body + b"l")
+    storage = hostile.put(("storage", hostile.name("torch", "FloatStorage"), "7", "cpu", 6, ("8", 2, 3))) + b"Q"
+    body = hostile.call("torch._utils", "_rebuild_tensor", storage, 1, (2,), (1,))
+    content = b"".join(pickle.dumps(part, 2) for part in header) + hostile.whole(b"(" + body + b"l")
     path = tmp_path / "view.pth"
     path.write_bytes(content + pickle.dumps(["7"], 2) + struct.pack("<q6f", 6, *range(6)))
     assert read_checkpoint(path)[0].tolist() == [3, 4]

@@ -22,7 +22,7 @@ def corpus(tmp_path_factory):
     (root / f"{hostile.PROBE_MODULE}.py").write_text(f"open({str(probe)!r}, 'w').close()")
     environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, hostile.__file__, str(folder)]
-    run = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+    run = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600, check=False)
     assert run.returncode == 0, run.stderr[-2000:]
     return groups, json.loads(run.stdout), probe
 
@@ -34,7 +34,7 @@ def test_the_corpus_is_armed(tmp_path):
     for what in ("os_system", "eval", "getattr_chain", "stack_global", "inst"):
         path = tmp_path / what
         path.write_bytes(hostile.bare(hostile.armed(str(probe))[what]))
-        subprocess.run([sys.executable, "-c", program, path], capture_output=True, timeout=60, check=False)
+        subprocess.run([sys.executable, "-c", program, path], capture_output=True, timeout=400, check=False)
         assert probe.exists(), what
         probe.unlink()
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -53,12 +52,24 @@ def write_folder(
     with replacing(folder) as temporary:
         temporary.mkdir()
         for stem, named in tensors.items():
-            # One tensor at a time may be a view of a larger storage, or share it: safetensors wants each on its own.
-            own = {name: t.detach().clone(memory_format=torch.contiguous_format) for name, t in named.items()}
-            save_file(own, temporary / f"{stem}.safetensors", metadata=metadata)
+            save_file(_separate(named), temporary / f"{stem}.safetensors", metadata=metadata)
         (temporary / CONFIG).write_text(json.dumps(dict(config), indent=2) + "\n", encoding="utf-8")
         for name, content in (further or {}).items():
             (temporary / name).write_text(content, encoding="utf-8")
+
+
+def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors, contiguous and each alone in its storage, as safetensors wants them; copied only where needed."""
+    separate: dict[str, Tensor] = {}
+    taken: set[int] = set()
+    for name, tensor in tensors.items():
+        own = tensor.detach().contiguous()
+        storage = own.untyped_storage()
+        if storage.data_ptr() in taken or storage.nbytes() != own.nbytes:
+            own = own.clone()
+        taken.add(own.untyped_storage().data_ptr())
+        separate[name] = own
+    return separate
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:

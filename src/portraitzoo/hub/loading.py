@@ -110,44 +110,87 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> nn.Mo
     return module
 
 
-def read_run(path: str | Path) -> tuple[str, dict[str, Any], dict[str, Tensor], Mapping[str, Any]]:
+@dataclasses.dataclass(frozen=True)
+class Run:
     """What a training run's checkpoint holds of the model that it trains.
 
-    Args:
-        path: a Lightning checkpoint of ours (``family``, ``hyper_parameters["network"]``, ``state_dict``), or the run's
-            folder.
+    Attributes:
+        family: ``pv3d`` ...
+        cls: dotted path of the model's class.
+        config: its settings.
+        tensors: the training module's tensors; where the run keeps an average of a network (``generator_ema``), that
+            stands in the network's place.
+        checkpoint: everything in the file.
+        path: the file.
+    """
 
-    Returns:
-        The dotted path of the model's class, its config, its tensors (averaged ones where the run keeps an average,
-        under the names without ``_ema``), and the whole checkpoint.
+    family: str
+    cls: str
+    config: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+    checkpoint: Mapping[str, Any]
+    path: Path
+
+    def model_tensors(self) -> dict[str, Tensor]:
+        """The tensors of the model alone, without what only training needs (discriminators, counters).
+
+        Raises:
+            CheckpointError: if the settings do not fit the class.
+        """
+        module = build(_model_class(self.cls), self.config, str(self.path))
+        parts = {name.partition(".")[0] for name in module.state_dict()}
+        return {name: tensor for name, tensor in self.tensors.items() if name.partition(".")[0] in parts}
+
+
+def read_run(path: str | Path) -> Run:
+    """Read a training run's checkpoint without running anything in it.
+
+    Args:
+        path: a Lightning checkpoint of ours (``state_dict``, and ``portraitzoo`` with ``family``, ``network`` and
+            ``init_from``), or the run's folder.
 
     Raises:
         CheckpointError: if it is damaged or no run's checkpoint.
     """
     path = Path(path)
     path = path / LAST_CHECKPOINT if path.is_dir() else path
-    checkpoint = read_checkpoint(path)
-    family = checkpoint.get("family") if isinstance(checkpoint, dict) else None
-    tensors = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
-    parameters = checkpoint.get("hyper_parameters") if isinstance(checkpoint, dict) else None
-    if not isinstance(family, str) or not isinstance(tensors, dict) or not isinstance(parameters, dict):
+    content = read_checkpoint(path)
+    checkpoint: dict[str, Any] = content if isinstance(content, dict) else {}
+    record, tensors = (checkpoint.get(key) for key in ("portraitzoo", "state_dict"))
+    family = record.get("family") if isinstance(record, dict) else None
+    if not isinstance(family, str) or not isinstance(tensors, dict):
         raise CheckpointError(
             f"{path} is no checkpoint of a portraitzoo run: an official file is first converted with "
             f"`zoo convert FAMILY {path.name} --out DIR`"
         )
-    config = parameters.get("network")
+    config = record.get("network")
     classes = {entry.cls for entry in list_models(family) if entry.cls}
     if not isinstance(config, dict) or len(classes) != 1:
         raise CheckpointError(f"{path} does not tell its network's sizes: it was written by another version")
-    averaged = {name.partition(".")[0] for name in tensors if name.partition(".")[0].endswith(_AVERAGE)}
+    parts = {name.partition(".")[0] for name in tensors}
     chosen = {}
     for name, tensor in tensors.items():
         part, _, rest = name.partition(".")
-        if part in averaged:
+        if part.endswith(_AVERAGE):
             chosen[f"{part.removesuffix(_AVERAGE)}.{rest}"] = tensor
-        elif part + _AVERAGE not in averaged:
-            chosen.setdefault(name, tensor)
-    return classes.pop(), config, chosen, checkpoint
+        elif part + _AVERAGE not in parts:
+            chosen[name] = tensor
+    return Run(family, classes.pop(), config, chosen, checkpoint, path)
+
+
+def assemble(cls: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor], origin: str) -> nn.Module:
+    """The network of a class of the index, with its weights.
+
+    Args:
+        cls: dotted path.
+        config: plain values of its settings.
+        tensors: its state dict.
+        origin: where they come from, for messages.
+
+    Raises:
+        CheckpointError: if the index has no such class, or settings or tensors do not fit it.
+    """
+    return fill(build(_model_class(cls), config, origin), tensors, origin)
 
 
 def _load(name_or_path: str | os.PathLike[str]) -> nn.Module:
@@ -155,7 +198,8 @@ def _load(name_or_path: str | os.PathLike[str]) -> nn.Module:
     if is_model_folder(path):
         return _load_folder(path)
     if path.is_file() or (path / LAST_CHECKPOINT).is_file():
-        return _load_run(path)
+        run = read_run(path)
+        return assemble(run.cls, run.config, run.model_tensors(), str(path))
     name = os.fspath(name_or_path)
     if path.is_dir() and os.sep in name:
         raise CheckpointError(f"{path} holds neither model.safetensors and config.json nor {LAST_CHECKPOINT}")
@@ -169,17 +213,7 @@ def _load(name_or_path: str | os.PathLike[str]) -> nn.Module:
 
 def _load_folder(folder: Path, cls: str | None = None) -> nn.Module:
     config = read_config(folder)
-    tensors = read_tensors(folder)
-    path = cls or class_of(folder) or _class_with(config, folder)
-    return fill(build(_model_class(path), config, str(folder)), tensors, str(folder))
-
-
-def _load_run(path: Path) -> nn.Module:
-    cls, config, tensors, _ = read_run(path)
-    module = build(_model_class(cls), config, str(path))
-    # A run also holds what only training needs: discriminators, counters.
-    parts = {name.partition(".")[0] for name in module.state_dict()}
-    return fill(module, {n: t for n, t in tensors.items() if n.partition(".")[0] in parts}, str(path))
+    return assemble(cls or class_of(folder) or _class_with(config, folder), config, read_tensors(folder), str(folder))
 
 
 def _model_class(path: str) -> type[nn.Module]:

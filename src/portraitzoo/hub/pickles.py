@@ -16,8 +16,8 @@ from portraitzoo.hub.records import Global, Record, shown
 
 Name = tuple[str, str]
 _PROTOCOLS = range(6)
-_OPERATIONS = 4_000_000
-_CONTAINERS = 1_000_000
+_OPERATIONS = 2_000_000
+_CONTAINERS = 500_000
 _MEMO = 2**32
 _KEY_PARTS = 64
 _KEY_BITS = 60

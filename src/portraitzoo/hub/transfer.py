@@ -72,7 +72,11 @@ def download(
                         "what has arrived is kept, run again to go on"
                     ) from problem
                 time.sleep(min(problem.pause or PAUSE * 2**attempt, _LONGEST_PAUSE))
-        check(part.path, url, size=size, sha256=sha256)
+        try:
+            check(part.path, url, size=size, sha256=sha256)
+        except CheckpointError:
+            part.discard()
+            raise
         part.finish()
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -191,7 +195,8 @@ def _store(response: Any, part: _Part, progress: Progress | None) -> None:
     total = part.length + int(length) if length.isdecimal() else None
     done = part.length
     with part.path.open("ab") as stream:
-        for chunk in response.iter_bytes(_CHUNK):
+        # Pieces as they come: gathering them into larger ones would lose the last when the connection is cut.
+        for chunk in response.iter_bytes():
             stream.write(chunk)
             done += len(chunk)
             if progress is not None:

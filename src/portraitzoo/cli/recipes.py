@@ -107,7 +107,8 @@ def _run(verb: str, arguments: list[str]) -> None:
     # Lightning's own notes (devices found, products to try) say nothing about the work; its warnings stay.
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message="Found .* in eval mode at the start of training")
+    for known in ("Found .* in eval mode at the start of training", "Using ModelCheckpoint with manual optimization"):
+        warnings.filterwarnings("ignore", message=known)
     on_interrupt = signal.getsignal(signal.SIGINT)
     try:
         Recipe(

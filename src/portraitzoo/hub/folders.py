@@ -59,7 +59,7 @@ def write_folder(
 
 
 def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors, contiguous and each alone in its storage, as safetensors wants them; copied only where needed."""
+    """The same tensors, each contiguous and alone in its storage, as safetensors wants them; copied where needed."""
     separate: dict[str, Tensor] = {}
     taken: set[int] = set()
     for name, tensor in tensors.items():

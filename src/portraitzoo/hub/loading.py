@@ -156,20 +156,21 @@ def read_run(path: str | Path) -> Run:
     path = path / LAST_CHECKPOINT if path.is_dir() else path
     content = read_checkpoint(path)
     checkpoint: dict[str, Any] = content if isinstance(content, dict) else {}
-    record, tensors = (checkpoint.get(key) for key in ("portraitzoo", "state_dict"))
-    family = record.get("family") if isinstance(record, dict) else None
-    if not isinstance(family, str) or not isinstance(tensors, dict):
+    record, tensors = checkpoint.get("portraitzoo"), checkpoint.get("state_dict")
+    if not isinstance(record, dict) or not isinstance(tensors, dict) or not all(isinstance(n, str) for n in tensors):
         raise CheckpointError(
             f"{path} is no checkpoint of a portraitzoo run: an official file is first converted with "
             f"`zoo convert FAMILY {path.name} --out DIR`"
         )
-    config = record.get("network")
+    family, config = str(record.get("family")), record.get("network")
     classes = {entry.cls for entry in list_models(family) if entry.cls}
     if not isinstance(config, dict) or len(classes) != 1:
         raise CheckpointError(f"{path} does not tell its network's sizes: it was written by another version")
     parts = {name.partition(".")[0] for name in tensors}
     chosen = {}
     for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            raise CheckpointError(f"{path}: {name} is no tensor")
         part, _, rest = name.partition(".")
         if part.endswith(_AVERAGE):
             chosen[f"{part.removesuffix(_AVERAGE)}.{rest}"] = tensor

@@ -118,6 +118,7 @@ def _progress_bar(filename: str, progress: Progress | None) -> type[tqdm]:
             super().__init__(*args, **{**kwargs, "disable": True})
 
         def update(self, n: float | None = 1) -> None:
+            """Count ``n`` more bytes."""
             self._done += n or 0
             if progress is not None:
                 progress(filename, int(self._done), self._all)

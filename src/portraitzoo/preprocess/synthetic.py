@@ -12,9 +12,11 @@ from typing import Literal, get_args
 import torch
 
 from portraitzoo.errors import ZooError
+from portraitzoo.faces.anny import load_head
 from portraitzoo.files import replacing
 from portraitzoo.media.video import write_video
-from portraitzoo.preprocess.studio.stage import BackgroundKind, HeadClip
+from portraitzoo.preprocess.studio.scenery import BackgroundKind
+from portraitzoo.preprocess.studio.stage import HeadClip, prepare, render
 
 Layout = Literal["official", "plain"]
 Progress = Callable[[int, int], None]
@@ -100,9 +102,6 @@ def capture(
     Raises:
         ZooError: if ``anny`` is not installed.
     """
-    from portraitzoo.faces.anny import load_head
-    from portraitzoo.preprocess.studio.stage import prepare, render
-
     head = load_head()
     return render(head, prepare(head, seed, index, frames, background), resolution, maps=maps)
 
@@ -170,8 +169,6 @@ def _run(jobs: list[_Job], workers: int) -> Iterator[int]:
         for job in jobs:
             yield _write_clip(job)
         return
-    from portraitzoo.faces.anny import load_head
-
     load_head()  # before the processes start, so that they do not all build its cache
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_one_thread) as pool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,9 @@ _VISEMES: tuple[dict[str, float], ...] = (
 )
 
 
+_Add = Callable[[str, np.ndarray], None]  # lays a curve onto an action, on both sides where it has two
+
+
 @dataclass(frozen=True)
 class Performance:
     """Motion of one clip.
@@ -42,7 +46,7 @@ def perform(random: np.random.Generator, labels: tuple[str, ...], num_frames: in
     seconds = np.arange(num_frames) / fps
     tracks = {label: np.zeros(num_frames) for label in labels}
 
-    def add(action: str, value: np.ndarray | float) -> None:
+    def add(action: str, value: np.ndarray) -> None:
         for label in (action,) if action in tracks else (action + "Left", action + "Right"):
             tracks[label] += value
 
@@ -64,7 +68,7 @@ def wander(random: np.random.Generator, seconds: np.ndarray, frequency: float) -
     return curve / np.sqrt(waves / 2)
 
 
-def _speak(random: np.random.Generator, seconds: np.ndarray, add) -> None:  # type: ignore[no-untyped-def]
+def _speak(random: np.random.Generator, seconds: np.ndarray, add: _Add) -> None:
     liveliness = random.uniform(0.55, 1.15)
     rate = random.uniform(3.0, 6.0)
     time = -random.uniform(0, 1 / rate)
@@ -84,7 +88,7 @@ def _speak(random: np.random.Generator, seconds: np.ndarray, add) -> None:  # ty
     add("jawRight", 0.06 * wander(random, seconds, 1.5).clip(0))
 
 
-def _blink(random: np.random.Generator, seconds: np.ndarray, add) -> None:  # type: ignore[no-untyped-def]
+def _blink(random: np.random.Generator, seconds: np.ndarray, add: _Add) -> None:
     time = random.uniform(0.1, 2.2)
     while time < seconds[-1] + 0.2:
         closing, opening = random.uniform(0.05, 0.08), random.uniform(0.08, 0.13)
@@ -94,7 +98,7 @@ def _blink(random: np.random.Generator, seconds: np.ndarray, add) -> None:  # ty
         time += random.exponential(1.6) + 0.35
 
 
-def _mood(random: np.random.Generator, seconds: np.ndarray, add) -> None:  # type: ignore[no-untyped-def]
+def _mood(random: np.random.Generator, seconds: np.ndarray, add: _Add) -> None:
     mood = random.normal(0.25, 0.45)
     swing = 0.08 * wander(random, seconds, 0.5)
     add("mouthSmile", (0.4 * mood + swing).clip(0, 0.5))
@@ -109,7 +113,7 @@ def _mood(random: np.random.Generator, seconds: np.ndarray, add) -> None:  # typ
     add("eyeSquint", np.full_like(seconds, max(-lids, 0.0)))
 
 
-def _look(random: np.random.Generator, seconds: np.ndarray, add) -> None:  # type: ignore[no-untyped-def]
+def _look(random: np.random.Generator, seconds: np.ndarray, add: _Add) -> None:
     """Gaze: still for a while, then a jump of two or three frames."""
     sideways, up = np.zeros_like(seconds), np.zeros_like(seconds)
     time = 0.0

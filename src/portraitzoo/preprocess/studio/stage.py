@@ -2,44 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Literal
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from portraitzoo.faces.anny import HeadModel, Region
-from portraitzoo.preprocess.studio.appearance import Appearance, sample_appearance, srgb
+from portraitzoo.preprocess.studio.appearance import Appearance, sample_appearance
 from portraitzoo.preprocess.studio.hair import HairMesh, HairStyle, grow, sample_style
 from portraitzoo.preprocess.studio.identity import Identity, place, sample_identity
 from portraitzoo.preprocess.studio.materials import Label, paint
 from portraitzoo.preprocess.studio.motion import Performance, perform
 from portraitzoo.preprocess.studio.noise import noise, smoothstep, stream
+from portraitzoo.preprocess.studio.scenery import BackgroundKind, Light, Wall, sample_light, sample_wall
 from portraitzoo.rendering.cameras import Camera
-from portraitzoo.rendering.lighting import ambient, distant, irradiance, transfer
+from portraitzoo.rendering.lighting import irradiance, transfer
 from portraitzoo.rendering.rasterisation import Fragments, project, rasterise, vertex_normals
 
-BackgroundKind = Literal["plain", "gradient", "textured", "mixed"]
-
 _INNER = (Region.UPPER_TEETH, Region.LOWER_TEETH, Region.TONGUE, Region.MOUTH_CAVITY)
-
-
-@dataclass(frozen=True)
-class Light:
-    """Illumination of the stage.
-
-    Attributes:
-        environment: spherical-harmonics radiance.
-        key: unit direction to the main lamp, for highlights.
-        key_colour: its colour.
-    """
-
-    environment: Float[Tensor, "9 3"]
-    key: Float[Tensor, " 3"]
-    key_colour: Float[Tensor, " 3"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +40,7 @@ class Subject:
         reached: share of the light that reaches each vertex past the head's own shadow, by colour.
         hair: shells of hair, None for a bald head.
         hair_light: irradiance at the hair's vertices.
-        wall: background picture of the wall, linear RGB, of a function of resolution.
+        wall: background.
     """
 
     index: int
@@ -78,34 +59,13 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Wall:
-    """Background: two colours (linear RGB), the direction of their gradient, and the strength of a soft texture."""
-
-    first: Float[Tensor, " 3"]
-    second: Float[Tensor, " 3"]
-    angle: float
-    texture: float
-    seed: float
-
-    def picture(self, resolution: int) -> Float[Tensor, "height width 3"]:
-        """The wall, the same in every frame of a clip."""
-        axis = (torch.arange(resolution) + 0.5) / resolution - 0.5
-        y, x = torch.meshgrid(axis, axis, indexing="ij")
-        across = (x * math.cos(self.angle) + y * math.sin(self.angle) + 0.5).clamp(0, 1)
-        if self.texture:
-            at = torch.stack([x.reshape(-1), y.reshape(-1)], -1)
-            cloud = noise(at * 5 + self.seed, 1, 11) + 0.5 * noise(at * 13 + self.seed, 1, 12)
-            across = (across + self.texture * cloud.view_as(across)).clamp(0, 1)
-        return self.first + across[..., None] * (self.second - self.first)
-
-
-@dataclass(frozen=True)
 class HeadClip:
     """A rendered clip with everything that is known about it.
 
     Attributes:
         image: RGB pictures.
         camera: camera of each frame.
+        actions: strength in [0, 1] of each facial action, in the order of the head model's labels.
         landmarks_3d: facial points, world coordinates.
         landmarks_2d: the same in units of the image size (0..1, origin at the top left).
         landmark_names: their names.
@@ -133,8 +93,8 @@ def prepare(head: HeadModel, seed: int, index: int, num_frames: int, background:
     identity = sample_identity(stream(seed, index, "identity"), head)
     look = sample_appearance(stream(seed, index, "appearance"), identity)
     style = sample_style(stream(seed, index, "hair"), identity)
-    light = _sample_light(stream(seed, index, "light"))
-    wall = _sample_wall(stream(seed, index, "wall"), background)
+    light = sample_light(stream(seed, index, "light"))
+    wall = sample_wall(stream(seed, index, "wall"), background)
     performance = perform(stream(seed, index, "motion"), head.action_labels, num_frames)
     neutral = head.neutral(identity.phenotype, identity.local_changes)
     scale, shift = place(neutral, head)
@@ -300,9 +260,10 @@ def _shade_hair(subject: Subject, camera: Camera, resolution: int, skin_depth: F
     depth = fragments.depth.flatten()
     where = ((depth > 0) & ((skin_depth == 0) | (depth < skin_depth))).nonzero()[:, 0]
     normals = vertex_normals(hair.vertices[None], hair.faces)[0]
+    ends = torch.stack([hair.margin, hair.free], dim=-1)
     values = _sample(
         fragments, where, hair.faces,
-        [hair.vertices, normals, hair.tangent, subject.hair_light, hair.strand, torch.stack([hair.margin, hair.free], -1)],
+        [hair.vertices, normals, hair.tangent, subject.hair_light, hair.strand, ends],
     )  # fmt: skip
     position, normal, tangent, lit, strand, margin, free = values.split([3, 3, 3, 3, 2, 1, 1], dim=-1)
     across = strand + style.seed
@@ -358,50 +319,3 @@ def _develop(linear: Float[Tensor, "height width 3"]) -> UInt8[Tensor, "height w
     linear = torch.where(linear > 0.7, shoulder, linear.clamp(min=0))
     encoded = torch.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear.clamp(min=1e-6) ** (1 / 2.4) - 0.055)
     return (encoded * 255).round().clamp(0, 255).to(torch.uint8)
-
-
-def _sample_light(random: np.random.Generator) -> Light:
-    """A key lamp from the front, softer fill from the other side, sometimes a rim light; always well lit."""
-    side = random.choice([-1.0, 1.0])
-    yaw, height = side * random.uniform(0.15, 1.1), random.uniform(0.15, 0.85)
-    key = _direction(yaw, height)
-    warmth = random.normal(0, 0.05)
-    key_colour = torch.tensor([1 + warmth, 1.0, 1 - warmth], dtype=torch.float32)
-    environment = ambient(random.uniform(0.30, 0.50) * torch.tensor([0.97, 1.0, 1.03]))
-    environment = environment + distant(key, random.uniform(0.5, 0.85) * key_colour)
-    fill = _direction(-side * random.uniform(0.4, 1.2), random.uniform(-0.2, 0.4))
-    environment = environment + distant(fill, random.uniform(0.10, 0.35) * torch.tensor([1 - warmth, 1.0, 1 + warmth]))
-    if random.random() < 0.4:
-        environment = environment + distant(_direction(-side * 2.4, 0.4), random.uniform(0.1, 0.4) * torch.ones(3))
-    exposure = random.uniform(0.80, 1.0) / irradiance(environment, torch.tensor([0.0, 0.0, 1.0])).mean()
-    return Light(environment * exposure, key, key_colour * 0.9)
-
-
-def _direction(yaw: float, height: float) -> Float[Tensor, " 3"]:
-    return torch.tensor(
-        [math.sin(yaw) * math.cos(height), math.sin(height), math.cos(yaw) * math.cos(height)], dtype=torch.float32
-    )
-
-
-_WALLS = [
-    (205, 208, 212),
-    (178, 186, 196),
-    (214, 206, 194),
-    (150, 162, 174),
-    (186, 196, 186),
-    (120, 128, 140),
-    (232, 232, 230),
-]
-
-
-def _sample_wall(random: np.random.Generator, kind: BackgroundKind) -> Wall:
-    chosen = str(random.choice(["plain", "gradient", "textured"], p=[0.5, 0.3, 0.2])) if kind == "mixed" else kind
-    first = torch.from_numpy(srgb(*_WALLS[random.integers(len(_WALLS))]) * random.uniform(0.85, 1.1)).float()
-    other = torch.from_numpy(srgb(*_WALLS[random.integers(len(_WALLS))]) * random.uniform(0.5, 1.0)).float()
-    return Wall(
-        first=first.clamp(0, 0.92),
-        second=first.clamp(0, 0.92) if chosen == "plain" else other.clamp(0, 0.92),
-        angle=float(random.uniform(0, 2 * math.pi)),
-        texture=float(random.uniform(0.15, 0.4)) if chosen == "textured" else 0.0,
-        seed=float(random.uniform(0, 32)),
-    )

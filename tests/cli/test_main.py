@@ -13,6 +13,7 @@ import pytest
 from portraitzoo.cli import main as cli
 from portraitzoo.cli.main import VERBS, main
 from portraitzoo.errors import ZooError
+from portraitzoo.media.clip import Clip
 
 ZOO = [sys.executable, "-m", "portraitzoo.cli.main"]
 
@@ -126,15 +127,20 @@ def test_a_reader_that_leaves_is_no_failure() -> None:
     assert process.stderr.read() == b""
 
 
-def test_ctrl_c_is_status_130_and_one_line(tmp_path: Path) -> None:
+def test_ctrl_c_leaves_whole_clips_and_status_130(toy: Path, tmp_path: Path) -> None:
+    out = tmp_path / "clips"
     process = subprocess.Popen(
-        [*ZOO, "sample", "pv3d-tiny", "--frames", "100000", "--out", str(tmp_path / "clip.mp4")],
+        [*ZOO, "sample", str(toy), "--seeds", "0-99999", "--frames", "2", "--device", "cpu", "--out", str(out)],
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
-    time.sleep(8)
+    until = time.monotonic() + 120
+    while len(list(out.glob("*.mp4"))) < 2 and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, complaint = process.communicate(timeout=30)
+    _, complaint = process.communicate(timeout=60)
     assert process.returncode == 130
     assert complaint.decode().splitlines()[-1] == "zoo: interrupted" and "Traceback" not in complaint.decode()
-    assert list(tmp_path.iterdir()) == []
+    clips = [path for path in out.iterdir() if path.name != "sampling.json"]
+    assert len(clips) >= 2 and all(len(Clip.load(clip)) == 2 for clip in clips)

@@ -50,9 +50,7 @@ def official(tmp_path_factory):
     root = tmp_path_factory.mktemp("official")
     for name in ("a", "b"):
         names = [f"{frame:06d}" for frame in range(20)]
-        write_clip(
-            root / "recrop_faces" / f"{name}.mp4", root / "smoothed_camera2world" / f"{name}.json", names=names
-        )
+        write_clip(root / "recrop_faces" / f"{name}.mp4", root / "smoothed_camera2world" / f"{name}.json", names=names)
     (root / "voxceleb.list").write_text("b.mp4\na.mp4\n")
     return root
 

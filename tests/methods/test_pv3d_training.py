@@ -18,7 +18,6 @@ from portraitzoo.media.video import write_video
 from portraitzoo.methods.pv3d.data import PV3DDataModule
 from portraitzoo.methods.pv3d.discriminator import DiscriminatorConfig
 from portraitzoo.methods.pv3d.network import PV3DConfig
-from portraitzoo.methods.pv3d.objective import LossWeights
 from portraitzoo.methods.pv3d.training import PV3DTraining, beta_times
 from portraitzoo.rendering.camera_files import save_cameras
 from portraitzoo.rendering.cameras import Camera

@@ -8,8 +8,10 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 
-def blur(image: Float[Tensor, "batch channels height width"], sigma: float) -> Float[Tensor, "batch channels height width"]:
-    """Separable blur with taps ``2 ** -(k / sigma)^2`` for \\|k\\| <= floor(3 sigma), normalised; zeros outside the image.
+def blur(
+    image: Float[Tensor, "batch channels height width"], sigma: float
+) -> Float[Tensor, "batch channels height width"]:
+    """Separable blur: taps ``2 ** -(k / sigma)^2`` up to ``floor(3 sigma)``, normalised; zeros outside the image.
 
     Args:
         image: any range; the borders darken towards 0.

@@ -1,12 +1,15 @@
 """Exponential moving average of a network's weights."""
 
 import copy
+from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
-def averaged_copy(network: nn.Module) -> nn.Module:
+def averaged_copy(network: Network) -> Network:
     """Copy of ``network`` in evaluation mode without gradients, to be moved by :func:`update_average`."""
     return copy.deepcopy(network).eval().requires_grad_(False)
 
@@ -20,7 +23,7 @@ def update_average(average: nn.Module, network: nn.Module, beta: float) -> None:
         network: the network in training.
         beta: decay in [0, 1], see :func:`portraitzoo.training.schedules.ema_beta`.
     """
-    old = list(average.parameters())
+    old: list[Tensor] = list(average.parameters())
     new = [parameter.to(place) for parameter, place in zip(network.parameters(), old, strict=True)]
     torch._foreach_lerp_(old, new, 1 - beta)
     for kept, buffer in zip(average.buffers(), network.buffers(), strict=True):

@@ -38,12 +38,15 @@ class History(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Write a line at every ``log_every_n_steps``-th update; phases that run rarely show their latest values."""
-        if trainer.is_global_zero and trainer.global_step % trainer.log_every_n_steps == 0:
+        if trainer.is_global_zero and trainer.global_step % self._interval(trainer) == 0:
             values = {name: float(value) for name, value in trainer.callback_metrics.items() if value.numel() == 1}
             path = self.path(trainer)
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("a") as file:
                 file.write(json.dumps({"update": trainer.global_step, **values}) + "\n")
+
+    def _interval(self, trainer: Trainer) -> int:
+        return trainer.log_every_n_steps  # type: ignore[attr-defined]
 
 
 def read_history(path: str | Path) -> list[dict[str, float]]:

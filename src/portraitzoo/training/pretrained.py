@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from portraitzoo.errors import CheckpointError
+from portraitzoo.hub.download import fetch
+from portraitzoo.hub.folders import is_model_folder, read_config, read_tensors
 from portraitzoo.hub.index import get_entry
+from portraitzoo.hub.loading import read_run
 
 AVERAGED = "generator_ema."
 RAW = "generator."
@@ -37,23 +37,21 @@ class Pretrained:
 
 
 def read_pretrained(source: str, family: str) -> Pretrained:
-    """Read an entry's name, a folder with ``model.safetensors`` and ``config.json``, or a run's ``.ckpt``.
+    """Read an entry by name, a folder with ``model.safetensors`` and ``config.json``, or a run (folder or ``.ckpt``).
 
     Raises:
         CheckpointError: if it is damaged or of another family.
         UnknownEntryError: if it is neither a path nor an entry.
     """
     path = Path(source)
-    if path.is_file():
-        return _read_run(path, family)
-    if not path.is_dir():
-        entry = get_entry(source)
-        if entry.family != family:
-            raise CheckpointError(f"{source} is a {entry.family} model: start {family} training from a {family} entry")
-        from portraitzoo.hub.download import fetch
-
-        path = fetch(entry)
-    return _read_folder(source, path)
+    if is_model_folder(path):
+        return _read_folder(source, path)
+    if path.exists():
+        return _read_run(source, path, family)
+    entry = get_entry(source)
+    if entry.family != family:
+        raise CheckpointError(f"{source} is a {entry.family} model: start {family} training from a {family} entry")
+    return _read_folder(source, fetch(entry))
 
 
 def load_fitting(module: nn.Module, start: Pretrained) -> None:
@@ -82,25 +80,15 @@ def load_fitting(module: nn.Module, start: Pretrained) -> None:
     module.load_state_dict(tensors, strict=False)
 
 
-def _read_run(path: Path, family: str) -> Pretrained:
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise CheckpointError(f"{path} is no checkpoint of a run: give an entry, a folder or a .ckpt file") from error
-    sizes = checkpoint.get("portraitzoo", {}) if isinstance(checkpoint, dict) else {}
-    if sizes.get("family") != family:
-        raise CheckpointError(f"{path} is no checkpoint of {family} training")
-    networks = {name: t for name, t in checkpoint["state_dict"].items() if "." in name}
-    return Pretrained(str(path), sizes["network"], sizes["discriminator"], networks)
+def _read_run(source: str, path: Path, family: str) -> Pretrained:
+    run = read_run(path)
+    if run.family != family:
+        raise CheckpointError(f"{source} is a run of {run.family} training, not of {family}")
+    networks = {name: tensor for name, tensor in run.checkpoint["state_dict"].items() if "." in name}
+    return Pretrained(source, run.config, run.checkpoint["portraitzoo"].get("discriminator"), networks)
 
 
 def _read_folder(source: str, folder: Path) -> Pretrained:
-    try:
-        network = json.loads((folder / "config.json").read_text())
-        model = load_file(folder / "model.safetensors")
-        training = folder / "training.safetensors"
-        rest = load_file(training) if training.is_file() else {}
-    except Exception as error:
-        raise CheckpointError(f"{folder} holds no readable model.safetensors and config.json ({error})") from error
-    averaged = {AVERAGED + name.removeprefix(RAW): tensor for name, tensor in model.items()}
-    return Pretrained(source, network, None, averaged | rest)
+    averaged = {AVERAGED + name.removeprefix(RAW): tensor for name, tensor in read_tensors(folder).items()}
+    rest = read_tensors(folder, "training") if (folder / "training.safetensors").is_file() else {}
+    return Pretrained(source, read_config(folder), None, averaged | rest)

@@ -26,5 +26,5 @@ def gradient_penalty(
 def density_variation(
     density: Float[Tensor, "batch points 1"], density_nearby: Float[Tensor, "batch points 1"]
 ) -> Float[Tensor, ""]:
-    """Mean absolute difference of the densities at points and beside them (EG3D, appendix B: density regularisation)."""
+    """Mean absolute difference of densities at points and beside them (EG3D, appendix B: density regularisation)."""
     return (density - density_nearby).abs().mean()

@@ -359,7 +359,7 @@ class PV3DDataModule(LightningDataModule):
         )
 
     def _network_resolution(self) -> int:
-        module = self.trainer.lightning_module if self.trainer else None
-        if module is None:
+        config = getattr(self.trainer.lightning_module, "config", None) if self.trainer else None
+        if config is None:
             raise ZooError("image_resolution is not known before a model is: give it")
-        return module.config.image_resolution
+        return int(config.image_resolution)

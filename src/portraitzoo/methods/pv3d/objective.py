@@ -11,12 +11,12 @@ StyleGAN2):
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from portraitzoo.layers.resampling import resize
 from portraitzoo.methods.pv3d.discriminator import ImageDiscriminator, VideoDiscriminator
@@ -68,7 +68,7 @@ class Draws:
     times: Float[Tensor, "batch 2"]
     cameras: Float[Tensor, "batch 2 25"]
     swap: Float[Tensor, " batch"]
-    sampling: RaySampling = RaySampling()
+    sampling: RaySampling = field(default_factory=RaySampling)
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class PhaseLoss:
         return self.image + self.video
 
 
-def paired(per_clip: Float[Tensor, "batch *rest"]) -> Float[Tensor, "frames *rest"]:
+def paired(per_clip: Float[Tensor, "batch width"]) -> Float[Tensor, "frames width"]:
     """Repeat a value of each clip for its two frames."""
     return per_clip.repeat_interleave(2, dim=0)
 
@@ -141,7 +141,7 @@ def paired(per_clip: Float[Tensor, "batch *rest"]) -> Float[Tensor, "frames *res
 def swapped_cameras(
     cameras: Float[Tensor, "batch 2 25"], swap: Float[Tensor, " batch"], probability: float
 ) -> Float[Tensor, "batch 2 25"]:
-    """Cameras that the mapping is told: where ``swap < probability`` those of the previous clip of this device's batch."""
+    """Cameras that the mapping is told: where ``swap < probability`` those of the previous clip on this device."""
     return torch.where((swap < probability)[:, None, None], cameras.roll(1, dims=0), cameras)
 
 
@@ -206,7 +206,7 @@ class Objective:
                 published weight was tuned with that.
             offsets: standard normal.
         """
-        ws, planes = self._volume(draws, stage)
+        _, planes = self._volume(draws, stage)
         near = 2 * points - 1
         both = torch.cat([near, near + PERTURBATION * offsets], dim=1)
         density, beside = self.generator.field(both, planes)[0].chunk(2, dim=1)

@@ -6,6 +6,7 @@ A run's folder (``trainer.default_root_dir``) holds::
     history.jsonl             losses, scores and schedules, one line per logged update
     events.out.tfevents.*     the same and the sample grids, for TensorBoard
     samples/UPDATE.png        sample grids of the averaged generator
+    evaluation/UPDATE/        reports of the metrics, where the recipe has them measured
     checkpoints/last.ckpt     everything that resuming needs; beside it older ones
 
 A checkpoint is a Lightning checkpoint of plain values: ``state_dict`` holds ``generator.*`` (in training),
@@ -19,6 +20,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -30,6 +32,7 @@ from torch import Tensor
 from portraitzoo.media.images import to_uint8
 from portraitzoo.methods.pv3d.data import PairBatch
 from portraitzoo.methods.pv3d.discriminator import DiscriminatorConfig, ImageDiscriminator, VideoDiscriminator
+from portraitzoo.methods.pv3d.model import PV3D
 from portraitzoo.methods.pv3d.network import Generator, PV3DConfig
 from portraitzoo.methods.pv3d.objective import Draws, LossWeights, Noise, Objective, PhaseLoss, Stage
 from portraitzoo.rendering.cameras import LEVEL, Camera
@@ -60,7 +63,7 @@ class PV3DTraining(LightningModule):
 
     Args:
         network: sizes of the generator; None takes those of ``init_from`` (or the official ones).
-        discriminator: sizes of the discriminators; None takes those of ``init_from``, else those that go with the generator.
+        discriminator: sizes of the discriminators; None takes those of ``init_from``, else the generator's.
         init_from: what to start from: an entry of the index, a folder in our format, or a run's checkpoint. The
             generator starts from the averaged weights unless the raw ones are there too; so do the discriminators.
         losses: weights of the losses.
@@ -79,6 +82,9 @@ class PV3DTraining(LightningModule):
         CheckpointError: if ``init_from`` does not fit ``network`` or ``discriminator``.
         ZooError: if ``init_from`` is unknown.
     """
+
+    num_samples: Tensor
+    generator_ema: Generator
 
     def __init__(
         self,
@@ -99,7 +105,6 @@ class PV3DTraining(LightningModule):
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.init_from = init_from
         start = read_pretrained(init_from, "pv3d") if init_from else None
         network = network or PV3DConfig(**(start.network if start else {}))
         if discriminator is None:
@@ -116,7 +121,7 @@ class PV3DTraining(LightningModule):
             self._lower_precision(torch.bfloat16 if low_precision == "bf16" else torch.float16)
         self.register_buffer("num_samples", torch.zeros((), dtype=torch.int64))
 
-        self.losses, self.schedules, self.seed = losses, schedules, seed
+        self.init_from, self.losses, self.schedules, self.seed = init_from, losses, schedules, seed
         self.generator_lr, self.discriminator_lr = generator_lr, discriminator_lr
         self.generator_interval, self.discriminator_interval = generator_interval, discriminator_interval
         self.ema_half_life, self.ema_rampup = ema_half_life, ema_rampup
@@ -180,12 +185,12 @@ class PV3DTraining(LightningModule):
         shape = (2, stage.render_resolution**2)
         codes, uniforms, jitter, importance = [], [], [], []
         for generator in self._generators(purpose, batch):
-            options = {"generator": generator, "device": self.device}
-            codes.append(torch.randn(2, self.config.z_dim, **options))
-            uniforms.append(torch.rand(3, **options))
+            uniform = partial(torch.rand, generator=generator, device=self.device)
+            codes.append(torch.randn(2, self.config.z_dim, generator=generator, device=self.device))
+            uniforms.append(uniform(3))
             if rays:
-                jitter.append(torch.rand(*shape, self.config.depth_samples, **options))
-                importance.append(torch.rand(*shape, self.config.importance_samples, **options))
+                jitter.append(uniform(*shape, self.config.depth_samples))
+                importance.append(uniform(*shape, self.config.importance_samples))
         z, z_motion = torch.stack(codes).unbind(1)
         early, late, swap = torch.stack(uniforms).unbind(1)
         return Draws(
@@ -203,10 +208,17 @@ class PV3DTraining(LightningModule):
         """Points, uniform in [0, 1), and standard normal offsets for the density regulariser."""
         points, offsets = [], []
         for generator in self._generators(DENSITY, batch):
-            options = {"generator": generator, "device": self.device}
-            points.append(torch.rand(2, DENSITY_POINTS, 3, **options))
-            offsets.append(torch.randn(2, DENSITY_POINTS, 3, **options))
+            shape = (2, DENSITY_POINTS, 3)
+            points.append(torch.rand(shape, generator=generator, device=self.device))
+            offsets.append(torch.randn(shape, generator=generator, device=self.device))
         return torch.cat(points), torch.cat(offsets)
+
+    def model(self) -> PV3D:
+        """The averaged generator as its users meet it; the weights are shared."""
+        with torch.device("meta"):
+            model = PV3D(self.config)
+        model.generator = self.generator_ema
+        return model
 
     @torch.no_grad()
     def sample_grid(self, rows: int = 4, columns: int = 6) -> UInt8[Tensor, "rows columns height width 3"]:
@@ -233,9 +245,9 @@ class PV3DTraining(LightningModule):
         """Say what the weights are, in plain values."""
         checkpoint["portraitzoo"] = {
             "family": "pv3d",
-            "init_from": self.init_from,
             "network": dataclasses.asdict(self.config),
             "discriminator": dataclasses.asdict(self.discriminator_config),
+            "init_from": self.init_from,
             "losses": dataclasses.asdict(self.losses),
             "schedules": dataclasses.asdict(self.schedules),
             "seed": self.seed,
@@ -300,8 +312,9 @@ class PV3DTraining(LightningModule):
             value.copy_(self.trainer.strategy.reduce(value.clone(), reduce_op="mean"))
 
     def _optimisers(self) -> tuple[LightningOptimizer, LightningOptimizer]:
-        generator, discriminator = self.optimizers()  # type: ignore[misc]
-        return generator, discriminator
+        optimisers = self.optimizers()
+        assert isinstance(optimisers, list)
+        return optimisers[0], optimisers[1]
 
 
 def beta_times(early: Float[Tensor, " batch"], late: Float[Tensor, " batch"]) -> Float[Tensor, "batch 2"]:

@@ -1,0 +1,71 @@
+"""Metrics of the generator in training, every so many updates."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import nn
+
+from portraitzoo.errors import ZooError
+from portraitzoo.metrics.evaluation import evaluate
+from portraitzoo.metrics.features import Weights
+
+
+@runtime_checkable
+class HasModel(Protocol):
+    """A training module that can hand out the model that it trains, ready to sample."""
+
+    def model(self) -> nn.Module:
+        """The user-facing model around the averaged weights (shared, not copied)."""
+
+
+class Evaluation(Callback):
+    """Measure the averaged generator against real clips; the numbers are logged as ``eval/METRIC``.
+
+    The whole report of each evaluation lies in ``evaluation/UPDATE/`` of the run's folder. On several devices each
+    process takes its share of the clips.
+
+    Args:
+        real: folder of real clips, or saved statistics; best ones that training does not see.
+        every: updates between two evaluations.
+        metrics: see :func:`portraitzoo.metrics.evaluation.evaluate`.
+        num_clips: clips on each side.
+        features: ``official`` feature networks, or ``random`` ones (offline, comparable with nothing else).
+
+    Raises:
+        ZooError: when training starts, if the module has no ``model()``.
+    """
+
+    def __init__(
+        self,
+        real: str,
+        every: int = 6000,
+        metrics: Sequence[str] = ("fvd",),
+        num_clips: int = 256,
+        features: Weights = "official",
+    ) -> None:
+        self.real, self.every, self.metrics, self.num_clips, self.features = real, every, metrics, num_clips, features
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse a module that cannot be evaluated before hours are spent."""
+        if not isinstance(pl_module, HasModel):
+            raise ZooError(f"{type(pl_module).__name__} cannot be evaluated while it trains: remove the callback")
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Evaluate when it is time."""
+        if trainer.global_step % self.every:
+            return
+        assert isinstance(pl_module, HasModel)
+        report = evaluate(
+            pl_module.model(),
+            self.real,
+            metrics=list(self.metrics),
+            num_clips=self.num_clips,
+            features=self.features,
+            device=pl_module.device,
+            out=Path(trainer.default_root_dir) / "evaluation" / f"{trainer.global_step:06d}",
+        )
+        pl_module.log_dict({f"eval/{name}": float(value) for name, value in report.values.items()}, rank_zero_only=True)

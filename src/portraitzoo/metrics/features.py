@@ -136,13 +136,16 @@ def randomise(module: nn.Module, seed: str) -> None:
 @contextmanager
 def true_float32(device_type: str) -> Iterator[None]:
     """Compute in fp32 proper: no TF32 and no autocast, whatever the surrounding training does."""
-    matmul = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
+    settings = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
+    before = [setting.fp32_precision for setting in settings]
+    for setting in settings:
+        setting.fp32_precision = "ieee"
     try:
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False), torch.autocast(device_type, enabled=False):
+        with torch.autocast(device_type, enabled=False):
             yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = matmul
+        for setting, precision in zip(settings, before, strict=True):
+            setting.fp32_precision = precision
 
 
 def _to_channels_last(layer: nn.Conv2d | nn.Conv3d) -> None:

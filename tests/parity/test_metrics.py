@@ -232,8 +232,11 @@ def check_frechet(group: Group) -> None:
         # Relative to the traces, because the distance may be 0. Of singular sets no method has the root to more digits.
         scale = first.cov.trace() + second.cov.trace()
         for name in names:
-            error = (frechet_distance(first, second) - group[f"out.{name}"]) / scale
-            assert error.abs() <= (1e-7 if deficient else DOUBLE), f"{name}: {error:.2e}"
+            found, golden = frechet_distance(first, second), group[f"out.{name}"]
+            bound = 1e-7 if deficient else DOUBLE
+            assert_close(
+                torch.stack([found, scale]), torch.stack([golden, scale]), bound, f"functions/{group.name}.out.{name}"
+            )
 
 
 def check_stats_max_items(group: Group) -> None:

@@ -92,8 +92,8 @@ def feature_network(
         return FeatureNetwork(name, load(name, device or "cpu"), comparable=True)
     except WeightsUnavailableError as error:
         raise WeightsUnavailableError(
-            f"{error}; with network run `zoo download {name}`, with the released file at hand "
-            f"`zoo download {name} --file PATH`; random features need no file, but compare with nothing published"
+            f"{error} (with network: `zoo download {name}`; with the file: `zoo download {name} --file PATH`; "
+            "random features need none, but compare with nothing published)"
         ) from error
 
 

@@ -78,25 +78,25 @@ class Camera:
             target: point in the middle of the image.
             focal: focal length in units of the image size; the principal point is the centre.
         """
-        yaw, pitch, radius = torch.broadcast_tensors(
+        yaws, pitches, radii = torch.broadcast_tensors(
             *(torch.as_tensor(value, dtype=torch.float32) for value in (yaw, pitch, radius))
         )
-        theta = yaw + math.pi / 2
-        polar = (pitch + math.pi / 2).clamp(1e-5, math.pi - 1e-5)
+        theta = yaws + math.pi / 2
+        polar = (pitches + math.pi / 2).clamp(1e-5, math.pi - 1e-5)
         phi = torch.arccos(1 - 2 * (polar / math.pi))
         direction = torch.stack(
             [phi.sin() * torch.cos(math.pi - theta), phi.cos(), phi.sin() * torch.sin(math.pi - theta)], dim=-1
         )
-        position = radius[..., None] * direction
+        position = radii[..., None] * direction
         forward = _normalised(torch.tensor(target) - position)
         up = torch.tensor([0.0, 1.0, 0.0]).expand_as(forward)
         right = -_normalised(torch.linalg.cross(up, forward))
         # With x right and z forward this completes a right-handed OpenCV frame: its y axis points down in the image.
         down = _normalised(torch.linalg.cross(forward, right))
-        cam2world = torch.eye(4).repeat(*yaw.shape, 1, 1)
+        cam2world = torch.eye(4).repeat(*yaws.shape, 1, 1)
         cam2world[..., :3, :3] = torch.stack([right, down, forward], dim=-1)
         cam2world[..., :3, 3] = position
-        return cls(cam2world, pinhole(focal).expand(*yaw.shape, 3, 3))
+        return cls(cam2world, pinhole(focal).expand(*yaws.shape, 3, 3))
 
     @classmethod
     def canonical(cls, radius: float = 2.7, focal: float = 4.2647) -> Camera:

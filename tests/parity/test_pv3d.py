@@ -59,7 +59,7 @@ def captured(modules: dict[str, nn.Module]) -> Iterator[dict[str, object]]:
     def keep(name: str) -> Callable:
         def hook(module: nn.Module, args: object, output: Tensor | tuple) -> None:
             parts = output if isinstance(output, tuple) else (output,)
-            outputs[name].append(tuple(part.detach().clone() for part in parts))
+            outputs[name].append(tuple(torch.empty(1) if part is None else part.detach().clone() for part in parts))
 
         return hook
 

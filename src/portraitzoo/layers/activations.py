@@ -29,7 +29,8 @@ def biased_leaky_relu(
     if bias is not None:
         bias = bias.to(x.dtype).reshape(-1, *(1 for _ in x.shape[2:]))
     if torch.is_grad_enabled():
-        y = F.leaky_relu(x if bias is None else x + bias, LEAKY_SLOPE) * gain
+        y = F.leaky_relu(x if bias is None else x + bias, LEAKY_SLOPE)
+        y = y if gain == 1 else y * gain
         return y if clamp is None else y.clamp(-clamp, clamp)
     if bias is not None:
         x.add_(bias)

@@ -6,13 +6,12 @@ import math
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from portraitzoo.layers.activations import LEAKY_GAIN, biased_leaky_relu
+from portraitzoo.layers.convolution import convolve, convolve_up
 from portraitzoo.layers.linear import FullyConnected
-from portraitzoo.layers.resampling import binomial_filter
 
 DEMODULATION_EPSILON = 1e-8
 NoiseMode = Literal["const", "random", "none"]
@@ -52,35 +51,42 @@ def modulated_conv2d(
         limit = weight.abs().amax(dim=(1, 2, 3), keepdim=True) * math.sqrt(weight[0].numel())
         weight = weight / limit
         styles = styles / styles.abs().amax(dim=1, keepdim=True)
-    out_gain: Tensor | None = None
-    if demodulate:
-        # sum over (i, kh, kw) of (w * s)^2 without materialising w * s for every sample.
-        energy = styles.square() @ weight.square().sum(dim=(2, 3)).T
-        out_gain = (energy + DEMODULATION_EPSILON).rsqrt() * gain
-    elif gain != 1:
-        out_gain = styles.new_full((len(styles), len(weight)), gain)
+    apply = convolve if up == 1 else convolve_up
     if len(x) == 1 and not torch.is_grad_enabled():
         # One sample: scaling the weights is cheaper than two passes over the activations.
-        weight = weight * styles[0, None, :, None, None]
-        if out_gain is not None:
-            weight = weight * out_gain[0, :, None, None, None]
-        return _convolve(x, weight.to(x.dtype), up, None if bias is None else bias.to(x.dtype))
-    x = x * styles.to(x.dtype)[:, :, None, None]
-    y = _convolve(x, weight.to(x.dtype), up)
-    if out_gain is not None:
+        weight = modulated_weight(weight, styles, demodulate=demodulate, gain=gain).to(x.dtype)
+        return apply(x, weight, None if bias is None else bias.to(x.dtype))
+    y = apply(x * styles.to(x.dtype)[:, :, None, None], weight.to(x.dtype))
+    out_gain = demodulation(weight, styles) * gain if demodulate else gain
+    if isinstance(out_gain, Tensor):
         y = y * out_gain.to(x.dtype)[:, :, None, None]
+    elif out_gain != 1:
+        y = y * out_gain
     return y if bias is None else y + bias.to(x.dtype)[:, None, None]
 
 
-def _convolve(
-    x: Float[Tensor, "batch in_channels height width"],
+def demodulation(
+    weight: Float[Tensor, "out_channels in_channels kernel kernel"], styles: Float[Tensor, "batch in_channels"]
+) -> Float[Tensor, "batch out_channels"]:
+    """Factors that bring each output channel to unit variance (StyleGAN2, equation 2)."""
+    # The sum over (i, kh, kw) of (w * s)^2, without w * s for every sample.
+    energy = styles.square() @ weight.square().sum(dim=(2, 3)).T
+    return (energy + DEMODULATION_EPSILON).rsqrt()
+
+
+def modulated_weight(
     weight: Float[Tensor, "out_channels in_channels kernel kernel"],
-    up: int,
-    bias: Float[Tensor, " out_channels"] | None = None,
-) -> Float[Tensor, "batch out_channels out_height out_width"]:
-    if up == 1:
-        return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
-    return binomial_filter(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2), padding=1, gain=4.0, bias=bias)
+    styles: Float[Tensor, "1 in_channels"],
+    *,
+    demodulate: bool = True,
+    gain: float = 1.0,
+) -> Float[Tensor, "out_channels in_channels kernel kernel"]:
+    """Weights of one sample: scaled by its styles, demodulated, times ``gain`` (StyleGAN2, equations 1 to 3)."""
+    scaled = weight * styles[0, None, :, None, None]
+    if demodulate:
+        energy = scaled.square().sum(dim=(1, 2, 3), keepdim=True)
+        return scaled * ((energy + DEMODULATION_EPSILON).rsqrt() * gain)
+    return scaled if gain == 1 else scaled * gain
 
 
 class SynthesisLayer(nn.Module):
@@ -125,11 +131,20 @@ class SynthesisLayer(nn.Module):
         """Apply the layer; ``noise`` is ignored by a layer without noise."""
         # Leaky ReLU is homogeneous: its gain may go into the weights, bias and noise, all smaller than the features.
         y = modulated_conv2d(x, self.weight, self.affine(w), up=self.up, gain=LEAKY_GAIN, bias=self.bias * LEAKY_GAIN)
-        if self.has_noise and noise != "none":
-            image = self.noise_const if noise == "const" else torch.randn_like(y[:, :1])
-            image = (image * (self.noise_strength * LEAKY_GAIN)).to(y.dtype)
+        image = self.noise_image(noise, len(x))
+        if image is not None:
+            image = image.to(y.dtype)
             y = y + image if torch.is_grad_enabled() else y.add_(image)
         return biased_leaky_relu(y, gain=1.0, clamp=self.clamp)
+
+    def noise_image(self, noise: NoiseMode, batch: int = 1) -> Float[Tensor, "*batch 1 height width"] | None:
+        """What is added before the activation; None for nothing."""
+        if not self.has_noise or noise == "none":
+            return None
+        image = self.noise_const
+        if noise == "random":
+            image = torch.randn(batch, 1, *image.shape, dtype=image.dtype, device=image.device)
+        return image * (self.noise_strength * LEAKY_GAIN)
 
 
 class ToRGB(nn.Module):

@@ -49,4 +49,5 @@ def resize(x: Float[Tensor, "batch channels height width"], size: int) -> Float[
     """Bilinear resize to ``size`` pixels a side, antialiased when it shrinks (EG3D's resizing of raw images)."""
     if x.shape[-2:] == (size, size):
         return x
-    return F.interpolate(x, (size, size), mode="bilinear", align_corners=False, antialias=True)
+    shrinks = size < x.shape[-1]  # antialiasing changes nothing otherwise, and is slower
+    return F.interpolate(x, (size, size), mode="bilinear", align_corners=False, antialias=shrinks)

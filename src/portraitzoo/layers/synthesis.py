@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from portraitzoo.layers import strips
 from portraitzoo.layers.modulation import NoiseMode, SynthesisLayer, ToRGB
 from portraitzoo.layers.resampling import upsample2d
 
@@ -42,6 +43,7 @@ class SynthesisBlock(nn.Module):
         clamp: float | None = None,
     ) -> None:
         super().__init__()
+        self.resolution = resolution
         self.low_precision: torch.dtype | None = None
         noise_resolution = resolution if noise else None
         if in_channels:
@@ -62,8 +64,9 @@ class SynthesisBlock(nn.Module):
         *,
         noise: NoiseMode = "const",
         after_first: Callable[[Tensor], Tensor] | None = None,
+        keep_features: bool = True,
     ) -> tuple[
-        Float[Tensor, "batch out_channels out_height out_width"],
+        Float[Tensor, "batch out_channels out_height out_width"] | None,
         Float[Tensor, "batch image_channels out_height out_width"],
     ]:
         """Features and image of this resolution.
@@ -74,16 +77,22 @@ class SynthesisBlock(nn.Module):
             ws: one style vector for each convolution, then one for ``torgb``.
             noise: noise of the convolutions.
             after_first: applied to the features after the block's first convolution.
+            keep_features: whether the features are wanted; the last block's are not.
         """
+        if after_first is None and strips.pays_off(self, x, noise):
+            assert x is not None and image is not None
+            return strips.synthesise(self, x, image, ws, noise, keep_features)
         dtype = self.low_precision if self.low_precision and ws.is_cuda else torch.float32
         convs = [self.conv0, self.conv1] if self.num_convs == 2 else [self.conv1]
         if x is None:
             x = self.const.expand(len(ws), -1, -1, -1)
-        # oneDNN and cuDNN are fastest with channels in the innermost place; the layout is kept by all that follows.
-        x = x.to(dtype=dtype, memory_format=torch.channels_last)
+        # Convolutions are fastest with channels innermost, unless rearranging the weights takes longer than the
+        # convolution. The layout is kept by all that follows.
+        large = self.resolution**2 >= self.conv1.weight.shape[0]
+        x = x.to(dtype=dtype, memory_format=torch.channels_last if large else torch.contiguous_format)
         for index, conv in enumerate(convs):
             x = conv(x, ws[:, index], noise)
             if index == 0 and after_first is not None:
                 x = after_first(x)
         part = self.torgb(x, ws[:, self.num_convs]).float()
-        return x, part if image is None else part + upsample2d(image)
+        return (x if keep_features else None), (part if image is None else part + upsample2d(image))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -43,6 +45,48 @@ def sample_planes(
     grid = project_onto_planes(points, box_warp, axes).flatten(0, 1)[:, None]
     features = F.grid_sample(planes.flatten(0, 1), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     return features[:, :, 0].mT.unflatten(0, (-1, 3))
+
+
+def triplane_features(
+    planes: Float[Tensor, "batch 3 channels size size"],
+    points: Float[Tensor, "batch points 3"],
+    box_warp: float = 1.0,
+    axes: Axes = EG3D_AXES,
+) -> Float[Tensor, "batch points channels"]:
+    """Mean over the planes of :func:`sample_planes` (EG3D, section 3.2; the sum there)."""
+    if torch.is_grad_enabled() or planes.device.type != "cpu" or planes.dtype != torch.float32:
+        return sample_planes(planes, points, box_warp, axes).mean(dim=1)
+    return _gathered_features(planes, points, box_warp, axes)
+
+
+def _gathered_features(
+    planes: Float[Tensor, "batch 3 channels size size"],
+    points: Float[Tensor, "batch points 3"],
+    box_warp: float,
+    axes: Axes,
+) -> Float[Tensor, "batch points channels"]:
+    """:func:`triplane_features` on a CPU: each point is a weighted sum of twelve rows of a table of texels.
+
+    Texels with their channels side by side are found with one access each, where grid sampling needs one per channel.
+    """
+    size = planes.shape[-1]
+    table = planes.permute(0, 3, 4, 1, 2).reshape(-1, planes.shape[2])  # no copy if channels are innermost already
+    position = (points.mT * (2 / box_warp) + 1) * (size / 2) - 0.5
+    below = position.floor()
+    share = position - below
+    # For each world axis, the two nearest texels and their shares; a texel outside the plane has none.
+    neighbours = []
+    for texel, weight in ((below, 1 - share), (below + 1, share)):
+        inside = (texel >= 0) & (texel < size)
+        neighbours.append((texel.clamp(0, size - 1).int(), weight * inside))
+    first_row = torch.arange(len(planes), dtype=torch.int32)[:, None] * size
+    indices, weights = [], []
+    for plane, (column_axis, row_axis) in enumerate(axes):
+        for (row, row_weight), (column, column_weight) in product(neighbours, repeat=2):
+            indices.append(((first_row + row[:, row_axis]) * size + column[:, column_axis]) * 3 + plane)
+            weights.append(row_weight[:, row_axis] * column_weight[:, column_axis] / 3)
+    bags, shares = torch.stack(indices, dim=-1).flatten(0, 1), torch.stack(weights, dim=-1).flatten(0, 1)
+    return F.embedding_bag(bags, table, mode="sum", per_sample_weights=shares).unflatten(0, points.shape[:2])
 
 
 class TriplaneDecoder(nn.Module):

@@ -20,7 +20,7 @@ from portraitzoo.layers.resampling import resize
 from portraitzoo.layers.synthesis import SynthesisBlock
 from portraitzoo.rendering.cameras import LABEL_SIZE, Camera
 from portraitzoo.rendering.rays import cast_rays
-from portraitzoo.rendering.triplane import TriplaneDecoder, sample_planes
+from portraitzoo.rendering.triplane import TriplaneDecoder, triplane_features
 from portraitzoo.rendering.volume import (
     EVEN,
     DepthRange,
@@ -33,7 +33,7 @@ from portraitzoo.rendering.volume import (
 ACTIVATION_LIMIT = 256.0
 """Clamp of the super-resolution, which lets it run in half precision (StyleGAN2-ADA, appendix E)."""
 
-RAY_CHUNK = 1024
+RAY_CHUNK = 512
 """Rays rendered at a time without gradients: large enough to keep the cores busy, small enough to stay in cache."""
 
 
@@ -181,7 +181,6 @@ class TriplaneBackbone(nn.Module):
     def __init__(self, config: PV3DConfig) -> None:
         super().__init__()
         self.resolutions = config.plane_resolutions
-        self.plane_channels = config.plane_channels
         self.blocks = nn.ModuleDict()
         self.fusers = nn.ModuleDict()
         in_channels = 0
@@ -201,8 +200,8 @@ class TriplaneBackbone(nn.Module):
         z_motion: Float[Tensor, "batch z_dim"],
         t: Float[Tensor, " batch"],
         noise: NoiseMode = "const",
-    ) -> Float[Tensor, "batch 3 channels resolution resolution"]:
-        """Tri-planes of each frame."""
+    ) -> Float[Tensor, "batch 3*channels resolution resolution"]:
+        """Tri-planes of each frame, one after the other along the channels."""
         x: Tensor | None = None
         planes: Tensor | None = None
         row = 0
@@ -213,7 +212,7 @@ class TriplaneBackbone(nn.Module):
             x, planes = block(x, planes, rows, noise=noise, after_first=fuse)
             row += block.num_convs
         assert planes is not None
-        return planes.unflatten(1, (3, self.plane_channels))
+        return planes
 
 
 class SuperResolution(nn.Module):
@@ -252,7 +251,7 @@ class SuperResolution(nn.Module):
         """Finished image; one style vector serves all layers."""
         x, image = resize(features, self.input_resolution), resize(image_raw, self.input_resolution)
         for block in self.blocks:
-            x, image = block(x, image, w[:, None].expand(-1, 3, -1))
+            x, image = block(x, image, w[:, None].expand(-1, 3, -1), keep_features=block is not self.blocks[-1])
         return image
 
 
@@ -299,9 +298,11 @@ class Generator(nn.Module):
             noise: per-pixel noise of the backbone.
         """
         if torch.is_grad_enabled():
-            return self.backbone(ws, z_motion, t, noise)
-        rows = zip(ws.split(1), z_motion.split(1), t.split(1), strict=True)
-        return torch.cat([self.backbone(*row, noise) for row in rows])
+            planes = self.backbone(ws, z_motion, t, noise)
+        else:
+            rows = zip(ws.split(1), z_motion.split(1), t.split(1), strict=True)
+            planes = torch.cat([self.backbone(*row, noise) for row in rows])
+        return planes.unflatten(1, (3, self.config.plane_channels))
 
     def field(
         self, points: Float[Tensor, "batch points 3"], planes: Float[Tensor, "batch 3 channels height width"]
@@ -309,7 +310,7 @@ class Generator(nn.Module):
         """Raw density (before softplus) and colour features, about [0, 1], at world points; outside the planes those of
         zero features.
         """
-        return self.decoder(sample_planes(planes, points, self.config.box_warp).mean(dim=1))
+        return self.decoder(triplane_features(planes, points, self.config.box_warp))
 
     def density(
         self,

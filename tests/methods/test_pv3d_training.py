@@ -13,6 +13,7 @@ import yaml
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from portraitzoo.cli.recipes import fit
 from portraitzoo.errors import CheckpointError
 from portraitzoo.media.video import write_video
 from portraitzoo.methods.pv3d.data import PV3DDataModule
@@ -21,6 +22,7 @@ from portraitzoo.methods.pv3d.network import PV3DConfig
 from portraitzoo.methods.pv3d.training import PV3DTraining, beta_times
 from portraitzoo.rendering.camera_files import save_cameras
 from portraitzoo.rendering.cameras import Camera
+from portraitzoo.training.evaluation import Evaluation
 from portraitzoo.training.history import History, read_history
 from portraitzoo.training.sample_grid import SampleGrid
 from portraitzoo.training.schedules import Schedules
@@ -181,6 +183,41 @@ def test_a_start_that_does_not_fit_is_refused(run, tmp_path):
         PV3DTraining(init_from=str(tmp_path / "bad.ckpt"))
 
 
+def test_initialised_from_a_folder_it_trains_the_same_generator(run, tmp_path):
+    root, *_ = run
+    source = PV3DTraining(init_from=str(root / "checkpoints" / "last.ckpt"))
+    source.model().save_pretrained(tmp_path / "folder")
+    training = PV3DTraining(init_from=str(tmp_path / "folder"))
+    ours, expected = weights_of(training), weights_of(source)
+    for name in expected:
+        if name.startswith("generator_ema."):
+            assert torch.equal(ours[name], expected[name]), name
+            assert torch.equal(ours[name.replace("_ema", "", 1)], expected[name]), "the raw generator starts from it"
+
+
+def test_half_precision_is_set_in_the_published_places(run):
+    training = module(low_precision="bf16")
+    lowered = {name for name, part in training.named_modules() if getattr(part, "low_precision", None)}
+    assert "generator.super_resolution.blocks.0" in lowered
+    assert "image_discriminator.blocks.b16" in lowered
+    assert "video_discriminator.blocks.b16" in lowered
+    assert not any(name.startswith(("generator_ema", "generator.backbone")) for name in lowered)
+
+
+@pytest.mark.parametrize("name", ["voxceleb-res64", "voxceleb-res128", "mixed-res128", "finetune", "tiny"])
+def test_recipes_are_complete(name, capsys):
+    with pytest.raises(SystemExit) as ended:
+        fit(["--config", f"pv3d/{name}", "--print_config"])
+    assert not ended.value.code
+    settings = yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]
+    published = {"voxceleb-res64": (0.6, 2.0), "voxceleb-res128": (0.6, 2.0), "mixed-res128": (0.05, 4.0)}
+    if name in published:
+        assert (settings["losses"]["density"], settings["losses"]["r1_gamma"]) == published[name]
+        assert settings["losses"]["video"] == 0.65
+        assert settings["network"]["channel_base"] == 32768
+        assert settings["network"]["render_resolution"] == (64 if name == "voxceleb-res64" else 128)
+
+
 def test_times_of_generated_pairs_follow_their_distributions():
     uniforms = torch.rand(2, 20_000, generator=torch.Generator().manual_seed(0))
     times = beta_times(*uniforms)
@@ -295,3 +332,11 @@ def test_two_processes_train_as_one_with_the_same_batch(clips, tmp_path):
     one, both = state(alone / "checkpoints" / "last.ckpt"), state(two / "checkpoints" / "last.ckpt")
     assert both["num_samples"] == one["num_samples"] == 20
     assert torch.allclose(both["generator.mapping.w_avg"], one["generator.mapping.w_avg"], atol=1e-4)
+
+
+@pytest.mark.slow
+def test_metrics_are_measured_while_training(clips, tmp_path):
+    evaluation = Evaluation(str(clips), every=2, metrics=["fvd"], num_clips=3, features="random")
+    trainer(tmp_path, 2, callbacks=[evaluation, History()]).fit(module(), data(clips))
+    assert read_history(tmp_path / "history.jsonl")[-1]["eval/fvd"] > 0
+    assert (tmp_path / "evaluation" / "000002" / "report.json").is_file()

@@ -1,15 +1,15 @@
-"""Comparisons of PV3D's training with the reference: one function for every group of ``functions.npz`` that concerns it."""
+"""Comparisons of PV3D's training with the reference: a function for every group of arrays that concerns it."""
 
 from collections.abc import Callable
 
 import torch
+from reference import Arrays
 
 from portraitzoo.methods.pv3d.data import frame_pair, to_network, window_bound
 from portraitzoo.training.adversarial import discriminator_loss, generator_loss
 from portraitzoo.training.blur import blur
 from portraitzoo.training.regularisers import density_variation
 from portraitzoo.training.schedules import Schedules, ema_beta
-from reference import Arrays
 
 WEIGHTS = {"image": 1.0, "video": 0.65, "density": 0.6, "r1_gamma": 2.0}
 GENERATOR_INTERVAL, DISCRIMINATOR_INTERVAL = 4, 16
@@ -34,7 +34,9 @@ def check_schedule(arrays: Arrays) -> None:
     for column in range(3, 6):
         # Column by column: the number of samples would hide an error of the others.
         expected = arrays["schedule"][:, column]
-        torch.testing.assert_close(torch.tensor(rows, dtype=torch.float64)[:, column], expected.double(), rtol=TOLERANCE, atol=TOLERANCE)
+        torch.testing.assert_close(
+            torch.tensor(rows, dtype=torch.float64)[:, column], expected.double(), rtol=TOLERANCE, atol=TOLERANCE
+        )
     arrays.check("schedule", torch.tensor(rows), TOLERANCE)
 
 
@@ -57,9 +59,7 @@ def check_loss(arrays: Arrays) -> None:
         "Dmain": WEIGHTS["image"] * discriminator_loss(fake_image, real_image)
         + WEIGHTS["video"] * discriminator_loss(fake_video, real_video),
         "Dreg": r1
-        * (
-            WEIGHTS["image"] * given["grad_img_penalty"].mean() + WEIGHTS["video"] * given["grad_vid_penalty"].mean()
-        ),
+        * (WEIGHTS["image"] * given["grad_img_penalty"].mean() + WEIGHTS["video"] * given["grad_vid_penalty"].mean()),
     }
     for name in arrays.keys("loss.out."):
         arrays.check(name, ours[name.removeprefix("loss.out.")], TOLERANCE)

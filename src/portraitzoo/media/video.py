@@ -106,8 +106,8 @@ def write_video(
         path: ends in .mp4.
         frames: any iterable of 8-bit frames of one size.
         fps: frames per second, above 0.
-        quality: 0 (smallest) to 10 (best), the scale of imageio, on which constant rate factor is ``51 * (1 -
-            quality / 10)``; PV3D's own evaluation clips were written at 5.
+        quality: 0 (smallest) to 10 (best), the scale of imageio: the constant rate factor is ``51 * (1 -
+            quality / 10)``, cut to a whole number. PV3D's own evaluation clips were written at 5.
         comment: free text kept in the container.
 
     Raises:
@@ -130,7 +130,7 @@ def write_video(
         with av.open(str(temporary), "w", format="mp4", container_options=container_options) as container:
             if comment:
                 container.metadata["comment"] = comment
-            stream = container.add_stream("libx264", rate=rate, options={"crf": str(round(51 * (1 - quality / 10)))})
+            stream = container.add_stream("libx264", rate=rate, options={"crf": str(int(51 * (1 - quality / 10)))})
             stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
             stream.thread_count = 1
             stream.codec_context.time_base = 1 / rate

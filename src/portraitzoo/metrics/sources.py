@@ -19,14 +19,16 @@ from torch import Tensor, nn
 from portraitzoo.errors import MediaError, ZooError
 from portraitzoo.media.clip import Clip
 from portraitzoo.media.degrade import degrade
+from portraitzoo.methods.run_record import weights_checksum
 from portraitzoo.metrics import protocols
 from portraitzoo.metrics.multiview import NUM_VIEWS, side_camera
+from portraitzoo.rendering.camera_files import draw_cameras
 from portraitzoo.rendering.cameras import Camera
 
 Need = Literal["clips", "images", "subjects"]
 
-IMAGEIO_QUALITY = 5.1
-"""What imageio writes by default, constant rate factor 25, on the scale of ``write_video``."""
+IMAGEIO_QUALITY = 5.0
+"""What imageio writes by default (constant rate factor 25), and so PV3D's evaluation clips."""
 
 
 class ShortClipError(MediaError):
@@ -128,9 +130,7 @@ class ModelSource:
     def fingerprint(self) -> str:
         """Digest of the weights, the device's kind (it decides the last bits), the options and the camera tracks."""
         state = hashlib.blake2b(digest_size=16)
-        for name, tensor in sorted(self._model.state_dict().items()):
-            state.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-            state.update(_bytes(tensor))
+        state.update(weights_checksum(self._model).encode())
         device = next(self._model.parameters()).device.type
         state.update(repr((device, sorted((name, repr(value)) for name, value in self.options.items()))).encode())
         for camera in self._tracks:
@@ -152,10 +152,7 @@ class ModelSource:
             return checked_subject(clip, item.name, maps, protocol)
         options = dict(self.options)
         if self._tracks:
-            draw = np.random.default_rng(item.place)
-            track = self._tracks[int(draw.integers(len(self._tracks)))]
-            start = int(draw.integers(len(track) - protocol.clip_length + 1))
-            options["trajectory"] = track[start : start + protocol.clip_length]
+            options["trajectory"] = draw_cameras(self._tracks, protocol.clip_length, item.place)
         with _evaluating(self._model):
             clip = self._model.sample(seed=item.place, num_frames=protocol.clip_length, **options)  # type: ignore[operator]
         return degrade(clip, blur=0, quality=IMAGEIO_QUALITY) if protocol.compression == "h264" else clip

@@ -1,5 +1,6 @@
 """Training PV3D end to end at a size that takes a fraction of a second per update."""
 
+import json
 import os
 import signal
 import subprocess
@@ -336,7 +337,17 @@ def test_two_processes_train_as_one_with_the_same_batch(clips, tmp_path):
 
 @pytest.mark.slow
 def test_metrics_are_measured_while_training(clips, tmp_path):
-    evaluation = Evaluation(str(clips), every=2, metrics=["fvd"], num_clips=3, features="random")
+    evaluation = Evaluation(every=2, metrics=["fvd"], num_clips=3, features="random")
     trainer(tmp_path, 2, callbacks=[evaluation, History()]).fit(module(), data(clips))
     assert read_history(tmp_path / "history.jsonl")[-1]["eval/fvd"] > 0
-    assert (tmp_path / "evaluation" / "000002" / "report.json").is_file()
+    report = json.loads((tmp_path / "evaluation" / "000002" / "report.json").read_text())
+    assert clips.name in json.dumps(report)  # without `real`, the clips of training
+
+
+def test_training_goes_on_without_the_feature_networks(clips, tmp_path, monkeypatch):
+    monkeypatch.setenv("PORTRAITZOO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    evaluation = Evaluation(every=1, metrics=["fvd"], num_clips=3)
+    with pytest.warns(UserWarning, match=r"fvd will not be measured while training: .*i3d-videogpt"):
+        trainer(tmp_path / "run", 1, callbacks=[evaluation, History()]).fit(module(), data(clips))
+    assert "eval/fvd" not in read_history(tmp_path / "run" / "history.jsonl")[-1]

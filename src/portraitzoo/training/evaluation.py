@@ -4,12 +4,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 
-from portraitzoo.errors import ZooError
+from portraitzoo.errors import WeightsUnavailableError, ZooError
 from portraitzoo.metrics.evaluation import evaluate
 from portraitzoo.metrics.features import Weights
+from portraitzoo.metrics.measures import measures_named
+from portraitzoo.metrics.protocols import get_protocol
 
 
 @runtime_checkable
@@ -27,11 +31,13 @@ class Evaluation(Callback):
     process takes its share of the clips.
 
     Args:
-        real: folder of real clips, or saved statistics; best ones that training does not see.
+        real: folder of real clips, or saved statistics, best of clips that training does not see; None takes the clips
+            of training themselves, as PV3D does.
         every: updates between two evaluations.
         metrics: see :func:`portraitzoo.metrics.evaluation.evaluate`.
         num_clips: clips on each side.
-        features: ``official`` feature networks, or ``random`` ones (offline, comparable with nothing else).
+        features: ``official`` feature networks, or ``random`` ones (offline, comparable with nothing else). Training
+            goes on unmeasured, with a warning, where the official ones cannot be had.
 
     Raises:
         ZooError: when training starts, if the module has no ``model()``.
@@ -39,7 +45,7 @@ class Evaluation(Callback):
 
     def __init__(
         self,
-        real: str,
+        real: str | None = None,
         every: int = 6000,
         metrics: Sequence[str] = ("fvd",),
         num_clips: int = 256,
@@ -51,14 +57,24 @@ class Evaluation(Callback):
         """Refuse a module that cannot be evaluated before hours are spent."""
         if not isinstance(pl_module, HasModel):
             raise ZooError(f"{type(pl_module).__name__} cannot be evaluated while it trains: remove the callback")
+        self.real = self.real or getattr(getattr(trainer, "datamodule", None), "root", None)
+        if self.real is None:
+            raise ZooError("evaluation while training needs real clips: give the callback `real`")
+        self._measurable = True
+        try:
+            for measure in measures_named(self.metrics):
+                measure(get_protocol("quick"), self.features, torch.device("cpu"), batch_size=1)
+        except WeightsUnavailableError as error:
+            self._measurable = False
+            rank_zero_warn(f"{', '.join(self.metrics)} will not be measured while training: {error}")
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Evaluate when it is time."""
-        if trainer.global_step % self.every:
+        if trainer.global_step % self.every or not self._measurable:
             return
-        assert isinstance(pl_module, HasModel)
+        assert isinstance(pl_module, HasModel) and self.real is not None
         report = evaluate(
             pl_module.model(),
             self.real,

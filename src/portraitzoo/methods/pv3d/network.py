@@ -6,7 +6,7 @@ through the motion fusers of the low-resolution blocks alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -137,6 +137,13 @@ class PV3DOutput:
     opacity: Float[Tensor, "batch resolution resolution 1"]
     features: Float[Tensor, "batch channels resolution resolution"]
     rays: RenderedRays
+
+    @classmethod
+    def cat(cls, parts: list[PV3DOutput]) -> PV3DOutput:
+        """Join outputs along the batch."""
+        names = ("image", "image_raw", "depth", "position", "opacity", "features")
+        joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+        return cls(**joined, rays=RenderedRays.cat([part.rays for part in parts], dim=0))
 
 
 class MotionFuser(nn.Module):
@@ -355,34 +362,18 @@ class Generator(nn.Module):
         """
         resolution = render_resolution or self.config.render_resolution
         if torch.is_grad_enabled():
-            rendered = self._render_rays(planes, camera, resolution, sampling, chunk=None)
+            output = self._render(planes, ws, camera, resolution, sampling)
         else:
+            # A frame must not even see the strides of its batch: they would choose other convolution kernels.
             rows = [slice(row, row + 1) for row in range(len(planes))]
-            parts = [
-                self._render_rays(planes[row], camera[row], resolution, sampling[row, :], chunk=RAY_CHUNK)
-                for row in rows
-            ]
-            rendered = RenderedRays.cat(parts, dim=0)
-        size = (resolution, resolution)
-        features = (rendered.color * 2 - 1).mT.unflatten(2, size)
-        if torch.is_grad_enabled():
-            image_raw = self.raw_image(features, ws)
-            image = self.super_resolution(image_raw, features, ws[:, -1])
-        else:
-            raws, images = [], []
-            for row in rows:
-                raws.append(self.raw_image(features[row], ws[row]))
-                images.append(self.super_resolution(raws[-1], features[row], ws[row, -1]))
-            image_raw, image = torch.cat(raws), torch.cat(images)
-        return PV3DOutput(
-            image=image,
-            image_raw=image_raw,
-            depth=bounded_depth(rendered.depth, rendered.depths).mT.unflatten(2, size),
-            position=rendered.position.unflatten(1, size),
-            opacity=rendered.opacity.unflatten(1, size),
-            features=features,
-            rays=rendered,
-        )
+            output = PV3DOutput.cat(
+                [
+                    self._render(planes[row], ws[row], camera[row], resolution, sampling[row, :], chunk=RAY_CHUNK)
+                    for row in rows
+                ]
+            )
+        bounded = bounded_depth(output.rays.depth, output.rays.depths)
+        return replace(output, depth=bounded.mT.unflatten(2, (resolution, resolution)))
 
     def synthesis(
         self,
@@ -399,10 +390,29 @@ class Generator(nn.Module):
         planes = self.planes(ws, z_motion, t, noise=noise)
         return self.render(planes, ws, camera, render_resolution=render_resolution, sampling=sampling)
 
-    def _render_rays(
-        self, planes: Tensor, camera: Camera, resolution: int, sampling: RaySampling, chunk: int | None
-    ) -> RenderedRays:
+    def _render(
+        self,
+        planes: Tensor,
+        ws: Tensor,
+        camera: Camera,
+        resolution: int,
+        sampling: RaySampling,
+        chunk: int | None = None,
+    ) -> PV3DOutput:
+        """Frames whose depth is not yet bounded."""
         rays = cast_rays(camera, resolution)
-        return render_rays(
+        rendered = render_rays(
             lambda points: self.field(points, planes), rays, self.config.depth_range, sampling, chunk=chunk
+        )
+        size = (resolution, resolution)
+        features = (rendered.color * 2 - 1).mT.unflatten(2, size).contiguous()
+        image_raw = self.raw_image(features, ws)
+        return PV3DOutput(
+            image=self.super_resolution(image_raw, features, ws[:, -1]),
+            image_raw=image_raw,
+            depth=rendered.depth.mT.unflatten(2, size),
+            position=rendered.position.unflatten(1, size),
+            opacity=rendered.opacity.unflatten(1, size),
+            features=features,
+            rays=rendered,
         )

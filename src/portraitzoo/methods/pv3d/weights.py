@@ -75,9 +75,10 @@ def convert(checkpoint: Mapping[str, object]) -> Conversion:
     Raises:
         CheckpointError: naming a tensor that is missing, unexpected or of another shape.
     """
-    networks, dropped = _split(_state_dict(checkpoint))
-    if MODEL_NETWORK not in networks:
+    state = _state_dict(checkpoint)
+    if not any(name.startswith(f"{MODEL_NETWORK}.") for name in state):
         raise CheckpointError(f"the checkpoint has no tensors named {MODEL_NETWORK}.*: not a PV3D checkpoint")
+    networks, dropped = _split(state)
     stripped = set(networks) == {MODEL_NETWORK}
     for name in () if stripped else NETWORKS:
         if name not in networks:

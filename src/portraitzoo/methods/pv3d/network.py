@@ -265,8 +265,8 @@ class SuperResolution(nn.Module):
 class Generator(nn.Module):
     """From codes, times and cameras to frames.
 
-    Without gradients frames are computed one by one, so that a frame is the same, bit for bit, whatever the batch it
-    is in; larger batches bring no speed at these image sizes.
+    On a CPU without gradients frames are computed one by one, so that a frame is the same, bit for bit, whatever the
+    batch it is in; larger batches bring no speed there. A GPU gets whole batches, which it takes to keep it busy.
 
     Args:
         config: sizes.
@@ -304,7 +304,7 @@ class Generator(nn.Module):
             t: times in [0, 1].
             noise: per-pixel noise of the backbone.
         """
-        if torch.is_grad_enabled():
+        if _as_batch(ws):
             planes = self.backbone(ws, z_motion, t, noise)
         else:
             rows = zip(ws.split(1), z_motion.split(1), t.split(1), strict=True)
@@ -361,7 +361,7 @@ class Generator(nn.Module):
             Frames; where nothing is seen, depth is the largest one sampled in this batch.
         """
         resolution = render_resolution or self.config.render_resolution
-        if torch.is_grad_enabled():
+        if _as_batch(ws):
             output = self._render(planes, ws, camera, resolution, sampling)
         else:
             # A frame must not even see the strides of its batch: they would choose other convolution kernels.
@@ -416,3 +416,7 @@ class Generator(nn.Module):
             features=features,
             rays=rendered,
         )
+
+
+def _as_batch(frames: Tensor) -> bool:
+    return torch.is_grad_enabled() or frames.device.type != "cpu"

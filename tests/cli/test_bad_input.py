@@ -78,6 +78,23 @@ def test_recipes(fails: Callable[..., str], tmp_path: Path, monkeypatch: pytest.
     assert "pv3d/finetune" in fails("fit", "--config", "pv3d/finetuning")
 
 
+def test_going_on_from_what_is_no_run(
+    fails: Callable[..., str], toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cut.ckpt").write_bytes(b"PK\x03\x04" + bytes(100))
+    torch.save({"model": {"generator_ema.x": torch.zeros(1)}}, tmp_path / "official.ckpt")
+    for path, clue in (("absent.ckpt", "no such file"), ("cut.ckpt", "cut.ckpt"), ("official.ckpt", "zoo convert")):
+        assert clue in fails("fit", "--config", "pv3d/tiny", "--ckpt_path", path)
+
+
+def test_validating_what_has_nothing_to_validate(
+    fails: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "validation_step" in fails("validate", "--config", "pv3d/tiny", "--trainer.accelerator", "cpu")
+
+
 def _empty(clip: Path) -> None:
     clip.write_bytes(b"")
 

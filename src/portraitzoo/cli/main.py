@@ -114,6 +114,8 @@ def _foreseen(error: Exception) -> str | None:
         return f"no space left on the disk{f' of {error.filename}' if error.filename else ''}: free some and run again"
     if isinstance(error, OSError) and error.filename is not None and error.errno is not None:
         return f"{error.filename}: {os.strerror(error.errno)}"
+    if isinstance(error, FileNotFoundError | PermissionError):
+        return str(error)
     return None
 
 

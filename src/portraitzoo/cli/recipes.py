@@ -13,9 +13,17 @@ from typing import Any
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from portraitzoo.errors import ZooError
+from portraitzoo.errors import CheckpointError, ZooError
 from portraitzoo.files import shipped
+from portraitzoo.hub.loading import read_run
+
+SPECIAL_CHECKPOINTS = ("last", "best", "hpc", "registry")
+"""What Lightning takes for ``--ckpt_path`` besides a path."""
+
+LONGEST_DIFFERENCE = 200
+"""Characters of a list of tensors that do not fit; it can be pages long."""
 
 
 def fit(arguments: list[str]) -> None:
@@ -46,7 +54,7 @@ class Recipe(LightningCLI):
         parser.add_argument("--out", type=str | None, default=None, help="Folder of the run, instead of the recipe's.")
 
     def before_instantiate_classes(self) -> None:
-        """Move everything below the recipe's ``trainer.default_root_dir`` to ``--out``; choose how progress is shown.
+        """Move everything below the recipe's ``trainer.default_root_dir`` to ``--out``.
 
         Raises:
             ZooError: if the recipe names no such folder.
@@ -119,8 +127,15 @@ def _run(verb: str, arguments: list[str]) -> None:
             save_config_kwargs={"overwrite": True},
             trainer_defaults={"callbacks": ProgressLines()},
             parser_kwargs={"prog": "zoo"},
-            args=[verb, *with_recipes(arguments)],
+            args=[verb, *resolved(arguments)],
         )
+    except MisconfigurationException as error:
+        raise ZooError(str(error)) from error
+    except RuntimeError as error:
+        if not str(error).startswith("Error(s) in loading state_dict"):
+            raise
+        difference = str(error).splitlines()[1].strip()[:LONGEST_DIFFERENCE]
+        raise CheckpointError(f"the checkpoint does not fit the recipe's network: {difference}") from error
     except SystemExit as end:
         # Lightning answers Ctrl-C by leaving with status 1, after what it had in hand; wrong usage leaves with 2.
         if isinstance(end.__context__, KeyboardInterrupt):
@@ -129,23 +144,25 @@ def _run(verb: str, arguments: list[str]) -> None:
         raise
 
 
-def with_recipes(arguments: list[str]) -> list[str]:
+def resolved(arguments: list[str]) -> list[str]:
     """The arguments with every ``--config`` that names a shipped recipe (``pv3d/finetune``) turned into its path.
 
     Raises:
         ZooError: if a config is neither a file nor a shipped recipe; the message lists those.
+        CheckpointError: if ``--ckpt_path`` is no checkpoint of a run, before anything is built for it.
     """
-    resolved, is_config = [], False
+    result, flag = [], ""
     for argument in arguments:
-        flag, equals, value = argument.partition("=")
-        if is_config:
-            resolved.append(str(recipe(argument)))
-        elif flag in ("-c", "--config") and equals:
-            resolved.append(f"{flag}={recipe(value)}")
-        else:
-            resolved.append(argument)
-        is_config = argument in ("-c", "--config")
-    return resolved
+        name, equals, value = argument.partition("=")
+        if not equals:
+            name, value = flag, argument
+        if name in ("-c", "--config"):
+            value = str(recipe(value))
+        elif name == "--ckpt_path" and value not in SPECIAL_CHECKPOINTS:
+            read_run(value)
+        result.append(f"{name}={value}" if equals else value)
+        flag = argument
+    return result
 
 
 def recipe(name: str) -> Path:

@@ -52,7 +52,9 @@ def write_folder(
     with replacing(folder) as temporary:
         temporary.mkdir()
         for stem, named in tensors.items():
-            save_file(_separate(named), temporary / f"{stem}.safetensors", metadata=metadata)
+            path = temporary / f"{stem}.safetensors"
+            save_file(_separate(named), path, metadata=metadata)
+            path.chmod(0o644)  # safetensors lets only the owner read it, but caches and checkouts are shared
         (temporary / CONFIG).write_text(json.dumps(dict(config), indent=2) + "\n", encoding="utf-8")
         for name, content in (further or {}).items():
             (temporary / name).write_text(content, encoding="utf-8")

@@ -13,8 +13,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from portraitzoo.hub.loading import load
     from portraitzoo.hub.index import list_models
+    from portraitzoo.hub.loading import load
     from portraitzoo.media.clip import Clip
     from portraitzoo.metrics.evaluation import evaluate
     from portraitzoo.rendering.cameras import Camera

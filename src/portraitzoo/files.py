@@ -40,7 +40,7 @@ def replacing(target: str | Path) -> Iterator[Path]:
             temporary.rename(target)
             shutil.rmtree(discarded)
         else:
-            os.replace(temporary, target)
+            temporary.replace(target)
     except OSError as error:
         _remove(temporary)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -15,7 +15,8 @@ from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from portraitzoo.cli.recipes import fit
-from portraitzoo.errors import CheckpointError
+from portraitzoo.errors import CheckpointError, ZooError
+from portraitzoo.hub.publishing import publish
 from portraitzoo.media.video import write_video
 from portraitzoo.methods.pv3d.data import PV3DDataModule
 from portraitzoo.methods.pv3d.discriminator import DiscriminatorConfig
@@ -194,6 +195,17 @@ def test_initialised_from_a_folder_it_trains_the_same_generator(run, tmp_path):
         if name.startswith("generator_ema."):
             assert torch.equal(ours[name], expected[name]), name
             assert torch.equal(ours[name.replace("_ema", "", 1)], expected[name]), "the raw generator starts from it"
+
+
+def test_a_published_run_is_fine_tuned_with_its_discriminators(run, tmp_path):
+    root, *_ = run
+    published = publish(root, tmp_path / "published", licence="Apache-2.0", trainable=True).folder
+    expected, ours = (PV3DTraining(init_from=str(start)) for start in (root, published))
+    assert ours.discriminator_config == expected.discriminator_config
+    assert all(torch.equal(value, ours.state_dict()[name]) for name, value in expected.state_dict().items())
+    with pytest.raises(ZooError, match="no networks in training"):
+        plain = publish(root, tmp_path / "plain", licence="Apache-2.0").folder
+        publish(plain, tmp_path / "again", licence="Apache-2.0", trainable=True)
 
 
 def test_half_precision_is_set_in_the_published_places(run):

@@ -141,6 +141,11 @@ class Run:
         parts = {name.partition(".")[0] for name in module.state_dict()}
         return {name: tensor for name, tensor in self.tensors.items() if name.partition(".")[0] in parts}
 
+    def training_tensors(self) -> dict[str, Tensor]:
+        """The networks as they are in training, from which it can go on; without averages and counters."""
+        networks = {n: t for n, t in self.checkpoint["state_dict"].items() if "." in n}
+        return {n: t for n, t in networks.items() if not n.partition(".")[0].endswith(_AVERAGE)}
+
 
 def read_run(path: str | Path) -> Run:
     """Read a training run's checkpoint without running anything in it.

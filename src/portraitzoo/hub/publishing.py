@@ -43,6 +43,7 @@ class _Model:
     family: str
     config: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
+    training: Mapping[str, Tensor]
     description: str
     facts: Mapping[str, str]
     licence: tuple[str, str | None] | None
@@ -59,6 +60,7 @@ def publish(
     title: str | None = None,
     notes: str | None = None,
     report: str | Path | None = None,
+    trainable: bool = False,
     push_to: str | None = None,
     private: bool = False,
 ) -> Published:
@@ -76,13 +78,16 @@ def publish(
         title: the card's heading; None for the name of ``out``.
         notes: a paragraph for the card: what the model is good for, and what not.
         report: folder of a ``zoo eval`` report; None looks for ``report/`` in the run's folder.
+        trainable: add ``training.safetensors``, the networks as they are in training (discriminators too), so that
+            others can fine-tune from where this run stopped.
         push_to: ``owner/name`` of a Hub repository, made if it is not there; None pushes nothing.
         private: make that repository private.
 
     Raises:
         UnknownEntryError: if ``source`` is neither a path nor an entry.
         CheckpointError: if the source is damaged, incomplete or no model.
-        ZooError: if no licence is known, a report is not readable, the disk is full, or the Hub refuses.
+        ZooError: if no licence is known, a ``trainable`` source has no training networks, a report is not readable, the
+            disk is full, or the Hub refuses.
     """
     out = Path(out)
     model = _model(source)
@@ -91,6 +96,8 @@ def publish(
         raise ZooError("under which licence? a run started from nothing has none: give one, e.g. --licence Apache-2.0")
     # Assembling it proves that whoever downloads the folder can load it.
     assemble(model.cls, model.config, model.tensors, str(source))
+    if trainable and not model.training:
+        raise ZooError(f"{source} holds no networks in training: publish a run, or leave out --trainable")
     own = {**model.files, **_report_files(Path(report) if report else model.report)}
     card = Card(
         title=title or out.resolve().name,
@@ -104,10 +111,9 @@ def publish(
         samples=[name for name in own if name.startswith(f"{SAMPLES}/")],
         notes=[notes] if notes else [],
     )
+    tensors = {"model": model.tensors} | ({"training": model.training} if trainable else {})
     with replacing(out) as temporary:
-        write_folder(
-            temporary, model.config, {"model": model.tensors}, cls=model.cls, further={"README.md": card.markdown()}
-        )
+        write_folder(temporary, model.config, tensors, cls=model.cls, further={"README.md": card.markdown()})
         for name, path in own.items():
             (temporary / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(path, temporary / name)
@@ -142,7 +148,8 @@ def _from_folder(folder: Path, entry: Entry | None) -> _Model:
     family = _family(cls)
     description = entry.description if entry else f"A {family} model in portraitzoo's format."
     files = {RECORD: folder / RECORD} if (folder / RECORD).is_file() else {}
-    return _Model(cls, family, config, read_tensors(folder), description, facts, licence, files)
+    training = read_tensors(folder, "training") if (folder / "training.safetensors").is_file() else {}
+    return _Model(cls, family, config, read_tensors(folder), training, description, facts, licence, files)
 
 
 def _from_run(path: Path) -> _Model:
@@ -171,7 +178,8 @@ def _from_run(path: Path) -> _Model:
     report = folder / REPORT if (folder / REPORT / "report.json").is_file() else None
     licence = (started[0].licence, started[0].licence_url) if started else None
     description = f"A {run.family} model trained with portraitzoo."
-    return _Model(run.cls, run.family, run.config, run.model_tensors(), description, facts, licence, files, report)
+    weights = (run.model_tensors(), run.training_tensors())
+    return _Model(run.cls, run.family, run.config, *weights, description, facts, licence, files, report)
 
 
 def _data(recipe: Path) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from portraitzoo.errors import CheckpointError
 from portraitzoo.layers.discriminator import DiscriminatorBlock, DiscriminatorEpilogue
 from portraitzoo.layers.mapping import LabelMapping
 from portraitzoo.layers.resampling import resize
@@ -43,6 +46,29 @@ class DiscriminatorConfig:
             image_resolution=generator.image_resolution,
             channel_base=generator.channel_base,
             channel_max=generator.channel_max,
+        )
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> DiscriminatorConfig:
+        """Sizes read off an image discriminator's tensors; the group size, which they do not tell, is as published.
+
+        Raises:
+            CheckpointError: if they are not those of a discriminator.
+        """
+        blocks = {
+            int(match[1]): tensor.shape[1]
+            for name, tensor in tensors.items()
+            if (match := re.fullmatch(r"blocks\.b(\d+)\.conv0\.weight", name))
+        }
+        layers = [name for name in tensors if re.fullmatch(r"mapping\.layers\.\d+\.weight", name)]
+        if not blocks or "epilogue.conv.weight" not in tensors:
+            raise CheckpointError("the tensors are not those of a PV3D discriminator: blocks are missing")
+        channels = blocks | {LAST_RESOLUTION: len(tensors["epilogue.conv.weight"])}
+        return cls(
+            image_resolution=max(blocks),
+            channel_base=max(resolution * count for resolution, count in channels.items()),
+            channel_max=max(channels.values()),
+            mapping_layers=len(layers),
         )
 
     def channels(self, resolution: int) -> int:

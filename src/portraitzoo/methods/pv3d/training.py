@@ -41,7 +41,7 @@ from portraitzoo.training import draws
 from portraitzoo.training.ema import averaged_copy, update_average
 from portraitzoo.training.gradients import sanitise_gradients, training_only
 from portraitzoo.training.optimisers import lazy_adam
-from portraitzoo.training.pretrained import load_fitting, read_pretrained
+from portraitzoo.training.pretrained import Pretrained, load_fitting, read_pretrained
 from portraitzoo.training.schedules import Schedules, ema_beta
 
 GMAIN, GREG, DMAIN, DENSITY, BACKBONE_NOISE = range(5)
@@ -108,8 +108,8 @@ class PV3DTraining(LightningModule):
         start = read_pretrained(init_from, "pv3d") if init_from else None
         network = network or PV3DConfig(**(start.network if start else {}))
         if discriminator is None:
-            known = start.discriminator if start else None
-            discriminator = DiscriminatorConfig(**known) if known else DiscriminatorConfig.beside(network)
+            discriminator = _discriminator_of(start) if start else None
+        discriminator = discriminator or DiscriminatorConfig.beside(network)
         self.config, self.discriminator_config = network, discriminator
         self.generator = Generator(network)
         self.image_discriminator = ImageDiscriminator(discriminator)
@@ -315,6 +315,15 @@ class PV3DTraining(LightningModule):
         optimisers = self.optimizers()
         assert isinstance(optimisers, list)
         return optimisers[0], optimisers[1]
+
+
+def _discriminator_of(start: Pretrained) -> DiscriminatorConfig | None:
+    """Sizes of the discriminators to start from, if there are any."""
+    if start.discriminator:
+        return DiscriminatorConfig(**start.discriminator)
+    prefix = "image_discriminator."
+    own = {name.removeprefix(prefix): tensor for name, tensor in start.tensors.items() if name.startswith(prefix)}
+    return DiscriminatorConfig.of(own) if own else None
 
 
 def beta_times(early: Float[Tensor, " batch"], late: Float[Tensor, " batch"]) -> Float[Tensor, "batch 2"]:

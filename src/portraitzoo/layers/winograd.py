@@ -16,7 +16,7 @@ TILE = 4
 MIN_CHANNELS = 96
 """With fewer channels the sums outweigh the products saved."""
 MIN_WIDTH = 32
-TILE_NUMBERS = 1 << 20
+TILE_NUMBERS = 1 << 21
 """Rows are done in groups of about this many numbers, so that the sums stay in the cache."""
 
 # Lavin and Gray, appendix: the filter transform of F(4, 3), for the points 0, 1, -1, 2, -2 and infinity.

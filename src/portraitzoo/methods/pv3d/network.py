@@ -33,7 +33,7 @@ from portraitzoo.rendering.volume import (
 ACTIVATION_LIMIT = 256.0
 """Clamp of the super-resolution, which lets it run in half precision (StyleGAN2-ADA, appendix E)."""
 
-RAY_CHUNK = 512
+RAY_CHUNK = 1024
 """Rays rendered at a time without gradients: large enough to keep the cores busy, small enough to stay in cache."""
 
 

@@ -155,7 +155,12 @@ class PV3D(
             if on_frame is not None:
                 on_frame(frames.stop)
         merged = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
-        info: dict[str, object] = {"family": "pv3d", "seed": seed, "motion_seed": motion_seed, "render_resolution": resolution}
+        info: dict[str, object] = {
+            "family": "pv3d",
+            "seed": seed,
+            "motion_seed": motion_seed,
+            "render_resolution": resolution,
+        }
         info |= truncation
         return Clip(frames=merged.pop("frames"), fps=fps, cameras=camera, maps=merged, info=info)
 

@@ -3,52 +3,24 @@
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 
 import pv3d_functions
+import pv3d_phases
 import pv3d_training
 import pytest
 import reference
 import torch
+from pv3d_cases import config_of, converted, load
 from torch import Tensor, nn
 
 from portraitzoo.methods.pv3d.discriminator import DiscriminatorConfig, ImageDiscriminator, VideoDiscriminator
-from portraitzoo.methods.pv3d.network import Generator, PV3DConfig, PV3DOutput
-from portraitzoo.methods.pv3d.weights import convert
+from portraitzoo.methods.pv3d.network import Generator, PV3DOutput
 from portraitzoo.rendering.cameras import Camera
 from portraitzoo.rendering.rays import cast_rays
 from portraitzoo.rendering.volume import RaySampling, coarse_depths, filled, interval_weights
 
 OF_DISCRIMINATORS = re.compile(r"(in\.d_.+|mid\.(img|vid)_.+|out\.((img|vid)_logits|r1_.+|grad_img_sample))")
 MODE = re.compile(r"(det|rand|nonoise)(\d+)")
-
-
-def config_of(case: reference.Case) -> PV3DConfig:
-    """Sizes read off the tensors, and from the manifest what shapes cannot tell."""
-    rendering = case.manifest["config"]["generator"]["rendering_kwargs"]
-    return PV3DConfig(
-        **converted(case).config
-        | {
-            "depth_samples": rendering["depth_resolution"],
-            "importance_samples": rendering["depth_resolution_importance"],
-            "ray_start": rendering["ray_start"],
-            "ray_end": rendering["ray_end"],
-            "box_warp": rendering["box_warp"],
-        }
-    )
-
-
-@lru_cache(maxsize=1)
-def converted(case: reference.Case):
-    """The case's whole checkpoint through the conversion."""
-    return convert({"model": case.state_dict()})
-
-
-def load(network: nn.Module, tensors: dict[str, Tensor], prefix: str) -> nn.Module:
-    """Load the tensors named ``prefix.*``, all of them and no others."""
-    part = {name.removeprefix(prefix + "."): value for name, value in tensors.items() if name.startswith(prefix + ".")}
-    network.load_state_dict(part)
-    return network.eval()
 
 
 @contextmanager
@@ -235,6 +207,11 @@ def check_gradient(golden: reference.Arrays, key: str, actual: Tensor) -> None:
     error = (reference.strided_like(actual, expected.shape, golden.meaning(key)) - expected).abs()
     share = float((error <= 1e-4 * expected.abs().max()).float().mean())
     assert share >= 0.9, f"{golden.case}/{key}: only {share:.0%} of the pixels are within 1e-4"
+
+
+@pytest.mark.parametrize(("case", "moment"), list(pv3d_phases.moments()) or pv3d_phases.absent())
+def test_training(case: reference.Case, moment: str) -> None:
+    pv3d_phases.check_training(case, moment)
 
 
 @pytest.mark.parametrize("group", reference.parameters(reference.function_groups("pv3d"), "pv3d functions"))

@@ -134,8 +134,8 @@ def test_clips_are_reproducible_and_differ() -> None:
 
 @pytest.mark.slow
 def test_workers_change_nothing(tmp_path: Path) -> None:
-    alone = synthesise(tmp_path / "one", clips=2, resolution=32, frames=2)
-    pair = synthesise(tmp_path / "two", clips=2, resolution=32, frames=2, workers=2)
+    alone = synthesise(tmp_path / "one", clips=2, resolution=64, frames=2)
+    pair = synthesise(tmp_path / "two", clips=2, resolution=64, frames=2, workers=2)
     files = sorted(path.relative_to(alone) for path in alone.rglob("*") if path.is_file())
     assert files == sorted(path.relative_to(pair) for path in pair.rglob("*") if path.is_file())
     for file in files:

@@ -15,6 +15,7 @@ def test_normalised_vectors_have_mean_square_one_whatever_their_length(width: in
 
 
 @pytest.mark.parametrize("lr_multiplier", [1.0, 0.01])
+@torch.no_grad()
 def test_fresh_layer_keeps_unit_variance_whatever_its_learning_rate(lr_multiplier: float) -> None:
     torch.manual_seed(0)
     layer = FullyConnected(256, 512, lr_multiplier=lr_multiplier)
@@ -22,6 +23,7 @@ def test_fresh_layer_keeps_unit_variance_whatever_its_learning_rate(lr_multiplie
     assert float(y.var()) == pytest.approx(1, rel=0.1)
 
 
+@torch.no_grad()
 def test_lrelu_keeps_the_second_moment_and_bias_starts_as_told() -> None:
     torch.manual_seed(0)
     y = FullyConnected(256, 512, activation="lrelu")(torch.randn(64, 256))

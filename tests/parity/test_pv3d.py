@@ -20,6 +20,9 @@ from portraitzoo.rendering.rays import cast_rays
 from portraitzoo.rendering.volume import RaySampling, coarse_depths, filled, interval_weights
 
 OF_DISCRIMINATORS = re.compile(r"(in\.d_.+|mid\.(img|vid)_.+|out\.((img|vid)_logits|r1_.+|grad_img_sample))")
+PENALTY_TOLERANCE = 2e-3
+"""Rounding moves gradients at the kinks of leaky ReLUs (see check_gradient); at the official size the stored penalties
+are themselves 3e-4 to 5e-4 off those of float64."""
 MODE = re.compile(r"(det|rand|nonoise)(\d+)")
 
 
@@ -191,7 +194,10 @@ def test_discriminators(case: reference.Case) -> None:
     for key in keys:
         if not key.startswith("in."):
             assert key in found, f"{case}: no test knows {key}"
-            check_gradient(golden, key, found[key]) if "grad" in key else golden.check(key, found[key])
+            if key == "out.grad_img_sample":
+                check_gradient(golden, key, found[key])
+            else:
+                golden.check(key, found[key], PENALTY_TOLERANCE if key.startswith("out.r1_") else 1e-4)
     unknown = sorted(set(keys) - golden.read)
     assert not unknown, f"{case}: no test knows {', '.join(unknown)}"
 
@@ -200,7 +206,7 @@ def check_gradient(golden: reference.Arrays, key: str, actual: Tensor) -> None:
     """Most pixels within the usual tolerance, all within a wide one.
 
     Rounding decides on which side of its kink a leaky ReLU with a tiny input falls, and that moves the gradient of the
-    pixels it sees. At the official size the stored gradient itself is 1.3e-2 off that of float64 in 17 of 384 pixels.
+    pixels it sees. At the official size 17 of the 384 stored pixels are beyond 1e-4 of float64's, up to 1.3e-2.
     """
     golden.check(key, actual, 5e-2)
     expected = golden[key]

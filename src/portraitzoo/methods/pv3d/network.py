@@ -308,7 +308,8 @@ class Generator(nn.Module):
             planes = self.backbone(ws, z_motion, t, noise)
         else:
             rows = zip(ws.split(1), z_motion.split(1), t.split(1), strict=True)
-            planes = torch.cat([self.backbone(*row, noise) for row in rows])
+            parts = [self.backbone(*row, noise) for row in rows]
+            planes = parts[0] if len(parts) == 1 else torch.cat(parts)
         return planes.unflatten(1, (3, self.config.plane_channels))
 
     def field(

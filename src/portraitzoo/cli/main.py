@@ -58,9 +58,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0 it worked, 1 it failed, 2 the arguments were wrong, 130 interrupted by Ctrl-C.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    # Threads that spin while they wait for each other slow a busy machine down a hundredfold. OpenMP reads this
-    # when PyTorch is loaded, which is later.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if not sys.warnoptions:
         # What a library will change in its next version is its developers' concern, not that of who runs a command.
         for category in (DeprecationWarning, FutureWarning):

@@ -1,3 +1,4 @@
+import signal
 from pathlib import Path
 
 import pytest
@@ -5,6 +6,10 @@ import torch
 from toy_generator import TOY
 
 from portraitzoo.methods.pv3d.model import PV3D
+
+# A shell's background job, which a test run may be, ignores Ctrl-C, and so would the programs to which tests send it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module")

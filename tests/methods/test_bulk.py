@@ -21,6 +21,10 @@ from portraitzoo.metrics.folders import MultiviewFolderSource
 from portraitzoo.metrics.protocols import get_protocol
 from portraitzoo.rendering.cameras import Camera, orbit
 
+# A shell's background job, which a test run may be, ignores Ctrl-C, and so would the programs to which tests send it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 HERE = Path(__file__).parent
 
 

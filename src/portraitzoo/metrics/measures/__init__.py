@@ -1,0 +1,35 @@
+"""What ``evaluate`` can measure, by name.
+
+A measure turns clips into rows that can be cached and split over processes; the formulas are those of the Metric
+classes and functions in the modules of :mod:`portraitzoo.metrics`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+from portraitzoo.errors import ZooError
+from portraitzoo.metrics.measures.base import Measure
+from portraitzoo.metrics.measures.frechet import FID, FVD, FrechetMeasure
+from portraitzoo.metrics.measures.subjects import Chamfer, Identity, Warping
+
+__all__ = ["MEASURES", "FrechetMeasure", "Measure", "measures_named"]
+
+MEASURES: dict[str, type[Measure]] = {measure.name: measure for measure in (FVD, FID, Identity, Chamfer, Warping)}
+
+
+def measures_named(names: Sequence[str]) -> list[type[Measure]]:
+    """The measures of these names, without repetition.
+
+    Raises:
+        ZooError: for an unknown name (the nearest is suggested), or none at all.
+    """
+    for name in names:
+        if name not in MEASURES:
+            near = get_close_matches(name, MEASURES, n=1)
+            hint = f"; did you mean {near[0]}?" if near else f": choose from {', '.join(MEASURES)}"
+            raise ZooError(f"no metric is called {name!r}{hint}")
+    if not names:
+        raise ZooError(f"no metric was asked for: choose from {', '.join(MEASURES)}")
+    return [MEASURES[name] for name in dict.fromkeys(names)]

@@ -1,0 +1,151 @@
+"""Fréchet distances between the features of two sets: FVD and FID."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+
+from portraitzoo.errors import ZooError
+from portraitzoo.media.clip import Clip
+from portraitzoo.metrics.feature_space import convergence, principal_plane
+from portraitzoo.metrics.features import Weights
+from portraitzoo.metrics.frechet import FeatureStatistics, frechet_distance
+from portraitzoo.metrics.measures.base import Measure
+from portraitzoo.metrics.protocols import Protocol
+from portraitzoo.metrics.results import Gathered, Result
+
+MIN_I3D_FRAMES = 9  # I3D halves time three times and pools two steps
+
+
+class FrechetMeasure(Measure):
+    """Fréchet distance between the features of both sides."""
+
+    two_sided = True
+
+    def gatherer(self) -> Gathered:
+        """Running sums, and the first rows."""
+        assert self.network is not None
+        info = {
+            "network": self.network.name,
+            "checksum": self.network.checksum,
+            "protocol": {name: getattr(self.protocol, name) for name in self.decisive},
+        }
+        return Gathered(FeatureStatistics(self.network.num_features, ddof=self.protocol.ddof, info=info))
+
+    def check(self, label: str, statistics: FeatureStatistics) -> None:
+        """Find out whether saved statistics may stand on one side.
+
+        Raises:
+            ZooError: if they are of another network, of unknown origin while the network's weights are random, or were
+                made by a protocol that differs in a field that matters.
+        """
+        assert self.network is not None
+        checksum = statistics.info.get("checksum")
+        if statistics.num_features != self.network.num_features:
+            raise ZooError(
+                f"{label} has {statistics.num_features} features and {self.title} takes {self.network.num_features} "
+                f"({self.network.name}): these are statistics of another network"
+            )
+        if checksum != self.network.checksum and (checksum is not None or not self.network.comparable):
+            raise ZooError(
+                f"{label} was made with {statistics.info.get('network', 'released weights')}, not with "
+                f"{self.network.name}: their features cannot be compared"
+            )
+        theirs = {"ddof": statistics.ddof, **statistics.info.get("protocol", {})}
+        for name in self.decisive:
+            if name in theirs and theirs[name] != getattr(self.protocol, name):
+                raise ZooError(
+                    f"{label} was made with {name} {theirs[name]}, this evaluation has {getattr(self.protocol, name)}: "
+                    f"make the statistics again or set {name}"
+                )
+
+    decisive: ClassVar[tuple[str, ...]]
+    """Protocol fields that saved statistics must share."""
+
+    unit: ClassVar[str]
+
+    def result(self, generated: Gathered, real: Gathered | None) -> Result:
+        """The distance, how it falls with the number of samples, and both sets on their principal plane."""
+        assert real is not None and generated.statistics is not None and real.statistics is not None
+        ours, theirs = generated.statistics, real.statistics
+        counts = {"generated": ours.num_items, "real": theirs.num_items}
+        few = [side for side, statistics in (("generated", ours), ("real", theirs)) if statistics.rank_deficient]
+        notes = []
+        if few:
+            said = " and ".join(f"{counts[side]} {side}" for side in few)
+            notes.append(f"rank-deficient ({said} {self.unit} for {ours.num_features} features)")
+        rows = generated.matrix(), real.matrix()
+        value = float(frechet_distance(ours, theirs))
+        curve = convergence(*rows, ddof=self.protocol.ddof)
+        result = Result(
+            metric=self.name,
+            title=self.title,
+            value=value,
+            std=None,
+            higher_is_better=False,
+            unit=self.unit,
+            generated=ours.num_items,
+            real=theirs.num_items,
+            notes=notes,
+            extra={"ddof": self.protocol.ddof},
+            plots={"convergence": curve, "plane": principal_plane(*rows)},
+        )
+        return self._described(result)
+
+
+class FVD(FrechetMeasure):
+    """Fréchet video distance: one I3D vector for each clip."""
+
+    name = "fvd"
+    title = "FVD"
+    need = "clips"
+    unit = "clips"
+    decisive = ("clip_length", "frame_stride", "size", "ddof")
+
+    def __init__(self, protocol: Protocol, weights: Weights, device: torch.device, batch_size: int) -> None:
+        if protocol.clip_length < MIN_I3D_FRAMES:
+            raise ZooError(f"FVD needs clips of {MIN_I3D_FRAMES} frames or more, not {protocol.clip_length}")
+        super().__init__(protocol, weights, device, batch_size)
+
+    @classmethod
+    def network_name(cls, protocol: Protocol) -> str:
+        """The protocol's video network."""
+        return protocol.video_network
+
+    def rows(self, clips: Sequence[Clip]) -> list[Float32[np.ndarray, "rows features"]]:
+        """One row for each clip."""
+        assert self.network is not None
+        videos = torch.stack([clip.frames for clip in clips]).to(self.device)
+        return list(self.network(videos).float().cpu().numpy()[:, None])
+
+
+class FID(FrechetMeasure):
+    """Fréchet inception distance: one Inception vector for each frame."""
+
+    name = "fid"
+    title = "FID"
+    need = "images"
+    unit = "images"
+    decisive = ("size", "ddof")
+
+    @classmethod
+    def network_name(cls, protocol: Protocol) -> str:
+        """The protocol's image network."""
+        return protocol.image_network
+
+    @property
+    def key(self) -> dict[str, object]:
+        """Which frames of a clip are images matters too."""
+        return super().key | {"frames": self.protocol.fid_frames}
+
+    def rows(self, clips: Sequence[Clip]) -> list[Float32[np.ndarray, "rows features"]]:
+        """A row for each frame that counts."""
+        assert self.network is not None
+        taken = [clip.frames if self.protocol.fid_frames == "all" else clip.frames[:1] for clip in clips]
+        images = torch.cat(taken).split(4 * self.batch_size)
+        features = torch.cat([self.network(batch.to(self.device)).float().cpu() for batch in images])
+        return [part.numpy() for part in features.split([len(frames) for frames in taken])]

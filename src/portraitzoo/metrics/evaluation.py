@@ -30,7 +30,7 @@ from portraitzoo.metrics.feature_cache import default_cache
 from portraitzoo.metrics.features import Weights, tensor_checksum
 from portraitzoo.metrics.folders import FolderSource, MultiviewFolderSource
 from portraitzoo.metrics.frechet import FeatureStatistics
-from portraitzoo.metrics.measures import FrechetMeasure, Measure, measures_named
+from portraitzoo.metrics.measures import FrechetMeasure, Measure, measures_named, prepared
 from portraitzoo.metrics.processes import Processes
 from portraitzoo.metrics.protocols import Protocol, get_protocol
 from portraitzoo.metrics.report import Report
@@ -154,7 +154,7 @@ def evaluate(
     for source, asked in ((ours, classes), (theirs, two_sided)):
         if source is not None and not isinstance(source, SavedStatistics):
             extraction.check(source, asked)
-    measures = [cls(chosen, features, where, batch_size) for cls in classes]
+    measures = prepared(classes, chosen, features, where, batch_size)
     compared = [measure for measure in measures if measure.two_sided]
     for source, taken in ((ours, measures), (theirs, compared)):
         if isinstance(source, SavedStatistics):

@@ -18,7 +18,7 @@ from portraitzoo.errors import ZooError
 from portraitzoo.files import replacing
 from portraitzoo.media.clip import Clip
 from portraitzoo.metrics.feature_cache import Entry, FeatureCache, digest
-from portraitzoo.metrics.measures import Measure
+from portraitzoo.metrics.measures.base import Measure, Stage
 from portraitzoo.metrics.processes import Processes
 from portraitzoo.metrics.protocols import Protocol
 from portraitzoo.metrics.results import Gathered
@@ -57,9 +57,8 @@ class Extraction:
 
     def unit(self, source: Source, measure: Measure | type[Measure]) -> Need:
         """What the source is asked for: FID takes the frames of clips unless there are only images."""
-        if measure.need == "images" and source.kind != "images":
-            return "clips"
-        return measure.need
+        need = measure.stage_type.need
+        return "clips" if need == "images" and source.kind != "images" else need
 
     def limit(self, unit: Need) -> int | None:
         """Items that the protocol wants; None for all that there are."""
@@ -131,13 +130,15 @@ class _Pass:
         self.unit = unit
         self.measures = measures
         self.side = side
-        self.maps = sorted({name for measure in measures for name in measure.maps})
+        # Measures that read the same rows share a stage: each item passes through it once.
+        self.stages = list(dict.fromkeys(measure.stage for measure in measures))
+        self.maps = sorted({name for stage in self.stages for name in stage.maps})
         self.processes = Processes.current()
         self.finished = 0
         taken = _sampling(extraction.protocol, unit) | {"source": side.fingerprint, "unit": unit}
-        self.caches = {m.name: FeatureCache(extraction.cache, taken | m.key) for m in measures}
+        self.caches = {stage: FeatureCache(extraction.cache, taken | stage.key) for stage in self.stages}
         self.pictures = None if extraction.cache is None else extraction.cache / digest(taken | {"of": "previews"})
-        self.waiting: dict[str, list[tuple[int, _Loaded]]] = {measure.name: [] for measure in measures}
+        self.waiting: dict[Stage, list[tuple[int, _Loaded]]] = {stage: [] for stage in self.stages}
         self.previews: dict[int, bytes] = {}
 
     def run(self, listing: Listing) -> None:
@@ -166,7 +167,7 @@ class _Pass:
         self.side.available[self.unit] = total
         self.side.used[self.unit] = len(good)
         self.extraction.check_count(self.source.label, self.unit, len(good), short, broken)
-        self._gather(good)
+        self._gather(listing.items, good)
 
     def _together(self, items: Sequence[Item], mine: Sequence[int], wanted: int) -> list[dict[int, ZooError]]:
         """The lost items of every process; a failure of one is raised by all, so that none waits for it for ever."""
@@ -198,8 +199,8 @@ class _Pass:
                 else:
                     lost[index] = loaded
                 self._tick(1, wanted)
-            for measure in self.measures:
-                self._measure(items, measure)
+            for stage in self.stages:
+                self._measure(items, stage)
         return lost
 
     def _tick(self, count: int, wanted: int) -> None:
@@ -211,24 +212,25 @@ class _Pass:
     def _take(self, items: Sequence[Item], index: int, loaded: _Loaded) -> None:
         if index < PREVIEWS:
             self._keep_preview(index, loaded.clip)
-        for measure in self.measures:
-            if index not in self.caches[measure.name]:
-                queue = self.waiting[measure.name]
+        for stage in self.stages:
+            if index not in self.caches[stage]:
+                queue = self.waiting[stage]
                 if queue and queue[0][1].clip.frames.shape != loaded.clip.frames.shape:
-                    self._measure(items, measure)
+                    self._measure(items, stage)
                 queue.append((index, loaded))
                 if len(queue) >= self.extraction.batch_size:
-                    self._measure(items, measure)
+                    self._measure(items, stage)
 
-    def _measure(self, items: Sequence[Item], measure: Measure) -> None:
-        queue = self.waiting[measure.name]
+    def _measure(self, items: Sequence[Item], stage: Stage) -> None:
+        queue = self.waiting[stage]
         if not queue:
             return
-        rows = measure.rows([loaded.clip for _, loaded in queue])
+        rows = stage.rows([loaded.clip for _, loaded in queue])
         for (index, loaded), features in zip(queue, rows, strict=True):
-            if measure.finite and not np.isfinite(features).all():
-                raise ZooError(f"{items[index].name} gives {measure.title} features that are not finite numbers")
-            self.caches[measure.name].add(index, Entry(features, loaded.traits))
+            if stage.finite and not np.isfinite(features).all():
+                titles = ", ".join(measure.title for measure in self.measures if measure.stage is stage)
+                raise ZooError(f"{items[index].name} gives {titles} features that are not finite numbers")
+            self.caches[stage].add(index, Entry(features, loaded.traits))
         queue.clear()
 
     def _loaded(self, items: Sequence[Item], indices: Sequence[int]) -> Iterator[tuple[int, _Loaded | ZooError]]:
@@ -277,19 +279,21 @@ class _Pass:
             return (self.pictures / f"{index}.jpg").read_bytes()
         return self.previews.get(index)
 
-    def _gather(self, good: Sequence[int]) -> None:
+    def _gather(self, items: Sequence[Item], good: Sequence[int]) -> None:
         """Features of all good items, those of all processes together."""
         mine = [index for index in good if self.processes.owns(index)]
         seen: Counter[str] = Counter()
-        for measure in self.measures:
-            cache = self.caches[measure.name]
-            gathered = measure.gatherer()
+        for stage, cache in self.caches.items():
+            readers = [measure for measure in self.measures if measure.stage is stage]
+            gathered = {measure.name: measure.gatherer() for measure in readers}
             seen.clear()
             for index in mine:
                 entry = cache[index]
-                gathered.add(index, entry.rows)
+                for rows in gathered.values():
+                    rows.add(index, entry.rows, items[index].name)
                 seen.update(entry.traits)
-            self.side.gathered[measure.name] = Gathered.merge(self.processes.gather(gathered))
+            for name, rows in gathered.items():
+                self.side.gathered[name] = Gathered.merge(self.processes.gather(rows))
             self.side.rebuilt += cache.rebuilt
         self.side.traits = dict(sum(self.processes.gather(seen), Counter(self.side.traits)))
         shown = {index: picture for index in mine if index < PREVIEWS and (picture := self._preview(index))}

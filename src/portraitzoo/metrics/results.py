@@ -32,6 +32,8 @@ class Result:
         notes: warnings that stand beside the value everywhere: "not comparable", "rank-deficient", ...
         extra: further numbers.
         plots: data of the report's plots (``convergence``, ``plane``, ``values``).
+        items: name and value of each item by itself, in order, where the metric has such a value: what the worst and
+            the best are found by.
     """
 
     metric: str
@@ -46,6 +48,7 @@ class Result:
     notes: list[str] = field(default_factory=list)
     extra: dict[str, Any] = field(default_factory=dict)
     plots: dict[str, Any] = field(default_factory=dict)
+    items: list[tuple[str, float]] = field(default_factory=list)
 
     @property
     def comparable(self) -> bool:
@@ -54,19 +57,29 @@ class Result:
 
 
 class Gathered:
-    """Rows of one side for one measure: running sums of all, and the rows themselves as far as they are kept."""
+    """Rows of one side for one measure: running sums of all, and the rows themselves as far as they are kept.
+
+    Args:
+        statistics: the sums to run; all rows are kept where there are none, else the first ``KEPT_ROWS``.
+
+    Attributes:
+        rows: those of each item that are kept, by its number.
+        names: what each of these items is called.
+    """
 
     def __init__(self, statistics: FeatureStatistics | None) -> None:
         self.statistics = statistics
         self.rows: dict[int, Float32[np.ndarray, "rows features"]] = {}
+        self.names: dict[int, str] = {}
         self._kept = 0
 
-    def add(self, item: int, rows: Float32[np.ndarray, "rows features"]) -> None:
+    def add(self, item: int, rows: Float32[np.ndarray, "rows features"], name: str = "") -> None:
         """Add the rows of one item; items come in order."""
         if self.statistics is not None:
             self.statistics.append(torch.from_numpy(rows))
         if self.statistics is None or self._kept < KEPT_ROWS:
             self.rows[item] = rows
+            self.names[item] = name
             self._kept += len(rows)
 
     @staticmethod
@@ -78,10 +91,11 @@ class Gathered:
                 statistics = statistics.merge(part.statistics)
         merged = Gathered(None)
         merged.statistics = statistics
-        for item, rows in sorted((item, rows) for part in parts for item, rows in part.rows.items()):
+        home = {item: part for part in parts for item in part.rows}
+        for item in sorted(home):
             if statistics is None or merged._kept < KEPT_ROWS:
-                merged.rows[item] = rows
-                merged._kept += len(rows)
+                merged.rows[item], merged.names[item] = home[item].rows[item], home[item].names[item]
+                merged._kept += len(merged.rows[item])
         return merged
 
     def matrix(self) -> Float32[np.ndarray, "rows features"]:

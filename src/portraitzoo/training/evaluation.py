@@ -12,7 +12,7 @@ from torch import nn
 from portraitzoo.errors import WeightsUnavailableError, ZooError
 from portraitzoo.metrics.evaluation import evaluate
 from portraitzoo.metrics.features import Weights
-from portraitzoo.metrics.measures import measures_named
+from portraitzoo.metrics.measures import measures_named, prepared
 from portraitzoo.metrics.protocols import get_protocol
 
 
@@ -28,7 +28,7 @@ class Evaluation(Callback):
     """Measure the averaged generator against real clips; the numbers are logged as ``eval/METRIC``.
 
     The whole report of each evaluation lies in ``evaluation/UPDATE/`` of the run's folder. On several devices each
-    process takes its share of the clips.
+    process takes its share of the clips. ``zoo test`` measures once.
 
     Args:
         real: folder of real clips, or saved statistics, best of clips that training does not see; None takes the clips
@@ -55,11 +55,7 @@ class Evaluation(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse a module that cannot be evaluated before hours are spent."""
-        if not isinstance(pl_module, HasModel):
-            raise ZooError(f"{type(pl_module).__name__} cannot be evaluated while it trains: remove the callback")
-        self.real = self.real or getattr(getattr(trainer, "datamodule", None), "root", None)
-        if self.real is None:
-            raise ZooError("evaluation while training needs real clips: give the callback `real`")
+        self._prepare(trainer, pl_module)
         self._measurable = True
         try:
             for measure in measures_named(self.metrics):
@@ -72,16 +68,30 @@ class Evaluation(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Evaluate when it is time."""
-        if trainer.global_step % self.every or not self._measurable:
-            return
-        assert isinstance(pl_module, HasModel) and self.real is not None
+        if trainer.global_step % self.every == 0 and self._measurable:
+            self._measure(trainer, pl_module, f"{trainer.global_step:06d}")
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Evaluate once."""
+        self._prepare(trainer, pl_module)
+        self._measure(trainer, pl_module, "test")
+
+    def _prepare(self, trainer: Trainer, module: LightningModule) -> None:
+        if not isinstance(module, HasModel):
+            raise ZooError(f"{type(module).__name__} hands out no model to evaluate: remove the callback")
+        self.real = self.real or getattr(getattr(trainer, "datamodule", None), "root", None)
+        if self.real is None:
+            raise ZooError("evaluation in a recipe needs real clips: give the callback `real`")
+
+    def _measure(self, trainer: Trainer, module: LightningModule, folder: str) -> None:
+        assert isinstance(module, HasModel) and self.real is not None
         report = evaluate(
-            pl_module.model(),
+            module.model(),
             self.real,
             metrics=list(self.metrics),
             num_clips=self.num_clips,
             features=self.features,
-            device=pl_module.device,
-            out=Path(trainer.default_root_dir) / "evaluation" / f"{trainer.global_step:06d}",
+            device=module.device,
+            out=Path(trainer.default_root_dir) / "evaluation" / folder,
         )
-        pl_module.log_dict({f"eval/{name}": float(value) for name, value in report.values.items()}, rank_zero_only=True)
+        module.log_dict({f"eval/{name}": float(value) for name, value in report.values.items()}, rank_zero_only=True)

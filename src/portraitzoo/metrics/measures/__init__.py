@@ -1,7 +1,7 @@
 """What ``evaluate`` can measure, by name.
 
-A measure turns clips into rows that can be cached and split over processes; the formulas are those of the Metric
-classes and functions in the modules of :mod:`portraitzoo.metrics`.
+A stage turns items into rows that can be cached, shared and split over processes, and a measure turns rows into a
+value; the formulas are those of the Metric classes and functions in the modules of :mod:`portraitzoo.metrics`.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 
 from portraitzoo.errors import ZooError
-from portraitzoo.metrics.measures.base import Measure
+from portraitzoo.metrics.measures.base import Measure, prepared
 from portraitzoo.metrics.measures.frechet import FID, FVD, FrechetMeasure
 from portraitzoo.metrics.measures.subjects import Chamfer, Identity, Warping
 
-__all__ = ["MEASURES", "FrechetMeasure", "Measure", "measures_named"]
+__all__ = ["MEASURES", "FrechetMeasure", "Measure", "measures_named", "prepared"]
 
 MEASURES: dict[str, type[Measure]] = {measure.name: measure for measure in (FVD, FID, Identity, Chamfer, Warping)}
 

@@ -1,4 +1,9 @@
-"""What every measure is: its needs, its feature rows, and its value from the rows of both sides."""
+"""What every measure is: the stage whose rows it reads, and its value from the rows of both sides.
+
+A stage looks at items (clips, images, heads, pairs, paths) and gives rows of numbers. It is where the networks run, and
+so what is cached, split over processes and shared: FID, KID and the Inception Score read the rows of one stage, and an
+item passes through Inception once for all three.
+"""
 
 from __future__ import annotations
 
@@ -17,52 +22,96 @@ from portraitzoo.metrics.results import Gathered, Result
 from portraitzoo.metrics.sources import Need
 
 
+class Networks:
+    """The feature networks of one evaluation, each built once however many stages look through it.
+
+    Args:
+        weights: ``official`` or ``random``.
+        device: where they run.
+        batch_size: clips to a forward pass.
+    """
+
+    def __init__(self, weights: Weights, device: torch.device, batch_size: int) -> None:
+        self.weights = weights
+        self.device = device
+        self.batch_size = batch_size
+        self._built: dict[str, FeatureNetwork] = {}
+
+    def __getitem__(self, name: str) -> FeatureNetwork:
+        """The network that the index calls ``name``; see :func:`~portraitzoo.metrics.features.feature_network`."""
+        if name not in self._built:
+            self._built[name] = feature_network(name, self.weights, self.device)
+        return self._built[name]
+
+
+class Stage(ABC):
+    """Rows of numbers taken from each item, once for all measures that read them.
+
+    Attributes:
+        name: part of the cache's key.
+        need: what the sources must give.
+        maps: maps that items must have, or for pairs may have.
+        finite: whether rows that are not finite are an error (else they mark what could not be measured).
+    """
+
+    name: ClassVar[str]
+    need: ClassVar[Need]
+    maps: ClassVar[tuple[str, ...]] = ()
+    finite: ClassVar[bool] = True
+
+    def __init__(self, protocol: Protocol, networks: Networks) -> None:
+        self.protocol = protocol
+        self.device = networks.device
+        self.batch_size = networks.batch_size
+        name = self.network_name(protocol)
+        self.network: FeatureNetwork | None = None if name is None else networks[name]
+
+    @classmethod
+    def network_name(cls, protocol: Protocol) -> str | None:
+        """Index entry of the feature network; None if the stage needs none."""
+        return None
+
+    @property
+    def key(self) -> dict[str, object]:
+        """What the rows depend on beside the items: part of the cache's key."""
+        network = None if self.network is None else self.network.checksum
+        return {"stage": self.name, "network": network, "device": self.device.type}
+
+    @abstractmethod
+    def rows(self, clips: Sequence[Clip]) -> list[Float32[np.ndarray, "rows features"]]:
+        """Rows of each item; the items have one shape."""
+
+
 class Measure(ABC):
     """One metric under one protocol.
 
     Attributes:
         name: as given to ``evaluate``.
         title: name in tables.
-        need: what the sources must give.
-        maps: maps that subjects must have.
-        two_sided: whether the real side matters.
-        finite: whether rows that are not finite are an error (else they are pairs that see nothing).
+        stage_type: where its rows come from.
+        stage: that stage, shared with other measures.
+        two_sided: whether each side's rows matter (a pair's rows know both sides already).
         higher_is_better: direction.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
-    need: ClassVar[Need]
-    maps: ClassVar[tuple[str, ...]] = ()
+    stage_type: ClassVar[type[Stage]]
     two_sided: ClassVar[bool] = False
-    finite: ClassVar[bool] = True
     higher_is_better: ClassVar[bool] = False
 
-    def __init__(self, protocol: Protocol, weights: Weights, device: torch.device, batch_size: int) -> None:
+    def __init__(self, protocol: Protocol, stage: Stage) -> None:
         self.protocol = protocol
-        self.device = device
-        self.batch_size = batch_size
-        name = self.network_name(protocol)
-        self.network: FeatureNetwork | None = None if name is None else feature_network(name, weights, device)
-
-    @classmethod
-    def network_name(cls, protocol: Protocol) -> str | None:
-        """Index entry of the feature network; None if the metric needs none."""
-        return None
+        self.stage = stage
 
     @property
-    def key(self) -> dict[str, object]:
-        """What the rows depend on beside the clips: part of the cache's key."""
-        network = None if self.network is None else self.network.checksum
-        return {"measure": self.name, "network": network, "device": self.device.type}
+    def network(self) -> FeatureNetwork | None:
+        """The feature network of its stage."""
+        return self.stage.network
 
     def gatherer(self) -> Gathered:
         """An empty collection of this measure's rows."""
         return Gathered(None)
-
-    @abstractmethod
-    def rows(self, clips: Sequence[Clip]) -> list[Float32[np.ndarray, "rows features"]]:
-        """Feature rows of each clip; the clips have one shape."""
 
     @abstractmethod
     def result(self, generated: Gathered, real: Gathered | None) -> Result:
@@ -79,3 +128,17 @@ class Measure(ABC):
             if not self.network.comparable:
                 result.notes.insert(0, "not comparable")
         return result
+
+
+def prepared(
+    classes: Sequence[type[Measure]], protocol: Protocol, weights: Weights, device: torch.device, batch_size: int
+) -> list[Measure]:
+    """Measures of these classes, ready to run; those that read the same rows share a stage.
+
+    Raises:
+        ZooError: if the protocol cannot serve a measure.
+        WeightsUnavailableError: if official network weights are not here and cannot be fetched.
+    """
+    networks = Networks(weights, device, batch_size)
+    stages = {kind: kind(protocol, networks) for kind in dict.fromkeys(cls.stage_type for cls in classes)}
+    return [cls(protocol, stages[cls.stage_type]) for cls in classes]

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar
 
-import numpy as np
-import torch
-from jaxtyping import Float32
-
 from portraitzoo.errors import ZooError
-from portraitzoo.media.clip import Clip
 from portraitzoo.metrics.feature_space import convergence, principal_plane
-from portraitzoo.metrics.features import Weights
 from portraitzoo.metrics.frechet import FeatureStatistics, frechet_distance
 from portraitzoo.metrics.measures.base import Measure
-from portraitzoo.metrics.protocols import Protocol
+from portraitzoo.metrics.measures.features import ImageFeatures, VideoFeatures
 from portraitzoo.metrics.results import Gathered, Result
-
-MIN_I3D_FRAMES = 9  # I3D halves time three times and pools two steps
 
 
 class FrechetMeasure(Measure):
@@ -102,25 +93,9 @@ class FVD(FrechetMeasure):
 
     name = "fvd"
     title = "FVD"
-    need = "clips"
+    stage_type = VideoFeatures
     unit = "clips"
     decisive = ("clip_length", "frame_stride", "size", "ddof")
-
-    def __init__(self, protocol: Protocol, weights: Weights, device: torch.device, batch_size: int) -> None:
-        if protocol.clip_length < MIN_I3D_FRAMES:
-            raise ZooError(f"FVD needs clips of {MIN_I3D_FRAMES} frames or more, not {protocol.clip_length}")
-        super().__init__(protocol, weights, device, batch_size)
-
-    @classmethod
-    def network_name(cls, protocol: Protocol) -> str:
-        """The protocol's video network."""
-        return protocol.video_network
-
-    def rows(self, clips: Sequence[Clip]) -> list[Float32[np.ndarray, "rows features"]]:
-        """One row for each clip."""
-        assert self.network is not None
-        videos = torch.stack([clip.frames for clip in clips]).to(self.device)
-        return list(self.network(videos).float().cpu().numpy()[:, None])
 
 
 class FID(FrechetMeasure):
@@ -128,24 +103,6 @@ class FID(FrechetMeasure):
 
     name = "fid"
     title = "FID"
-    need = "images"
+    stage_type = ImageFeatures
     unit = "images"
     decisive = ("size", "ddof")
-
-    @classmethod
-    def network_name(cls, protocol: Protocol) -> str:
-        """The protocol's image network."""
-        return protocol.image_network
-
-    @property
-    def key(self) -> dict[str, object]:
-        """Which frames of a clip are images matters too."""
-        return super().key | {"frames": self.protocol.fid_frames}
-
-    def rows(self, clips: Sequence[Clip]) -> list[Float32[np.ndarray, "rows features"]]:
-        """A row for each frame that counts."""
-        assert self.network is not None
-        taken = [clip.frames if self.protocol.fid_frames == "all" else clip.frames[:1] for clip in clips]
-        images = torch.cat(taken).split(4 * self.batch_size)
-        features = torch.cat([self.network(batch.to(self.device)).float().cpu() for batch in images])
-        return [part.numpy() for part in features.split([len(frames) for frames in taken])]

@@ -2,70 +2,28 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32
 
-from portraitzoo.errors import ZooError
 from portraitzoo.media.clip import Clip
 from portraitzoo.metrics.chamfer import ChamferDistance
-from portraitzoo.metrics.features import Weights
 from portraitzoo.metrics.identity import identity_consistency
-from portraitzoo.metrics.measures.base import Measure
+from portraitzoo.metrics.measures.base import Networks, Stage
+from portraitzoo.metrics.measures.items import ItemMeasure
 from portraitzoo.metrics.multiview import PAIRS
 from portraitzoo.metrics.protocols import Protocol
-from portraitzoo.metrics.results import Gathered, Result
+from portraitzoo.metrics.results import Gathered
 from portraitzoo.metrics.warping import MultiViewWarpingError
 
 
-class SubjectMeasure(Measure):
-    """A number for each head that is seen twice from two sides."""
+class ViewEmbeddings(Stage):
+    """A face embedding for each view of a head."""
 
+    name = "views"
     need = "subjects"
-
-    @abstractmethod
-    def values(self, generated: Gathered) -> Float[np.ndarray, "heads pairs"]:
-        """Numbers of each head; NaN where a pair of views sees nothing."""
-
-    def result(self, generated: Gathered, real: Gathered | None) -> Result:
-        """Mean over all numbers, standard deviation over heads."""
-        values = self.values(generated)
-        usable = np.isfinite(values)
-        if not usable.any():
-            raise ZooError(f"{self.title}: no pair of views sees a surface in common, so there is nothing to measure")
-        skipped = int((~usable).sum())
-        heads = np.array([row[mask].mean() for row, mask in zip(values, usable, strict=True) if mask.any()])
-        result = Result(
-            metric=self.name,
-            title=self.title,
-            value=float(values[usable].mean()),
-            std=float(heads.std()),
-            higher_is_better=self.higher_is_better,
-            unit="heads",
-            generated=len(values),
-            real=None,
-            notes=[f"{skipped} of {values.size} pairs of views skipped: empty"] if skipped else [],
-            extra={"median": float(np.median(heads)), **self.extra(values)},
-            plots={"values": heads.tolist()},
-        )
-        return self._described(result)
-
-    def extra(self, values: Float[np.ndarray, "heads pairs"]) -> dict[str, float]:
-        """Further numbers: means over the pairs at one time and over those across times."""
-        same = [PAIRS[:2], PAIRS[2:]]
-        parts = {"same_time": values[:, : len(same[0])], "across_times": values[:, len(same[0]) :]}
-        return {name: float(np.nanmean(part)) for name, part in parts.items() if np.isfinite(part).any()}
-
-
-class Identity(SubjectMeasure):
-    """Cosine similarity of face embeddings between the views of a head."""
-
-    name = "identity"
-    title = "ID"
-    higher_is_better = True
 
     @classmethod
     def network_name(cls, protocol: Protocol) -> str:
@@ -74,36 +32,16 @@ class Identity(SubjectMeasure):
 
     def rows(self, clips: Sequence[Clip]) -> list[Float32[np.ndarray, "rows features"]]:
         """An embedding for each view."""
-        assert self.network is not None
-        views = torch.stack([clip.frames for clip in clips]).to(self.device)
-        return list(self.network(views.flatten(0, 1)).float().cpu().unflatten(0, views.shape[:2]).numpy())
-
-    def values(self, generated: Gathered) -> Float[np.ndarray, "heads pairs"]:
-        """Mean over the pairs of views of each head."""
-        embeddings = torch.from_numpy(np.stack(list(generated.rows.values())))
-        return identity_consistency(embeddings).numpy()[:, None]
-
-    def extra(self, values: Float[np.ndarray, "heads pairs"]) -> dict[str, float]:
-        """Nothing more."""
-        return {}
+        return embeddings(self, clips)
 
 
-class PairMeasure(SubjectMeasure):
-    """A number for each of the four (front, side) pairs of a head."""
-
-    finite = False
-
-    def values(self, generated: Gathered) -> Float[np.ndarray, "heads pairs"]:
-        """Numbers of the pairs."""
-        return np.concatenate(list(generated.rows.values())).astype(np.float64)
-
-
-class Chamfer(PairMeasure):
-    """Chamfer distance between the surfaces seen in two views."""
+class ChamferPairs(Stage):
+    """Chamfer distances of the four (front, side) pairs of a head."""
 
     name = "chamfer"
-    title = "Chamfer"
+    need = "subjects"
     maps = ("position", "opacity")
+    finite = False
 
     def rows(self, clips: Sequence[Clip]) -> list[Float32[np.ndarray, "rows features"]]:
         """Distances of the four pairs."""
@@ -111,20 +49,17 @@ class Chamfer(PairMeasure):
         opacity = torch.stack([clip.maps["opacity"] for clip in clips]).to(self.device)
         return list(ChamferDistance.pair_values(position, opacity).float().cpu().numpy()[:, None])
 
-    def extra(self, values: Float[np.ndarray, "heads pairs"]) -> dict[str, float]:
-        """The sum over all pairs too: PV3D's program prints it as the average."""
-        return super().extra(values) | {"sum": float(np.nansum(values))}
 
-
-class Warping(PairMeasure):
-    """Error of one view warped into another by the rendered depth, in grey levels."""
+class WarpingPairs(Stage):
+    """Warping errors of the four (front, side) pairs of a head."""
 
     name = "warping"
-    title = "Warping error"
+    need = "subjects"
     maps = ("depth",)
+    finite = False
 
-    def __init__(self, protocol: Protocol, weights: Weights, device: torch.device, batch_size: int) -> None:
-        super().__init__(protocol, weights, device, batch_size)
+    def __init__(self, protocol: Protocol, networks: Networks) -> None:
+        super().__init__(protocol, networks)
         self._metric = MultiViewWarpingError(yaw=protocol.yaw, size=protocol.warping_size)
 
     @property
@@ -137,3 +72,71 @@ class Warping(PairMeasure):
         images = torch.stack([clip.frames for clip in clips]).to(self.device)
         depth = torch.stack([clip.maps["depth"] for clip in clips]).to(self.device)
         return list(self._metric.pair_values(images, depth).float().cpu().numpy()[:, None])
+
+
+class SubjectMeasure(ItemMeasure):
+    """A number for each pair of views of a head."""
+
+    unit = "heads"
+    part = "pairs of views"
+    empty = "no pair of views sees a surface in common, so there is nothing to measure"
+
+    def values(self, generated: Gathered) -> list[Float[np.ndarray, " parts"]]:
+        """Numbers of the pairs."""
+        return [row.astype(np.float64).ravel() for row in generated.rows.values()]
+
+    def extra(self, values: list[Float[np.ndarray, " parts"]]) -> dict[str, float]:
+        """Means over the pairs at one time and over those across times."""
+        pairs, same = np.stack(values), len(PAIRS) // 2
+        parts = {"same_time": pairs[:, :same], "across_times": pairs[:, same:]}
+        return {name: float(np.nanmean(part)) for name, part in parts.items() if np.isfinite(part).any()}
+
+
+class Identity(SubjectMeasure):
+    """Cosine similarity of face embeddings between the views of a head (PV3D, section 4.1, "ID")."""
+
+    name = "identity"
+    title = "ID"
+    stage_type = ViewEmbeddings
+    higher_is_better = True
+
+    def values(self, generated: Gathered) -> list[Float[np.ndarray, " parts"]]:
+        """Mean over the pairs of views of each head."""
+        return [consistency(rows) for rows in generated.rows.values()]
+
+    def extra(self, values: list[Float[np.ndarray, " parts"]]) -> dict[str, float]:
+        """Nothing more."""
+        return {}
+
+
+class Chamfer(SubjectMeasure):
+    """Chamfer distance between the surfaces seen in two views."""
+
+    name = "chamfer"
+    title = "Chamfer"
+    stage_type = ChamferPairs
+
+    def extra(self, values: list[Float[np.ndarray, " parts"]]) -> dict[str, float]:
+        """The sum over all pairs too: PV3D's program prints it as the average."""
+        return super().extra(values) | {"sum": float(np.nansum(np.stack(values)))}
+
+
+class Warping(SubjectMeasure):
+    """Error of one view warped into another by the rendered depth, in grey levels."""
+
+    name = "warping"
+    title = "Warping error"
+    stage_type = WarpingPairs
+
+
+def embeddings(stage: Stage, clips: Sequence[Clip]) -> list[Float32[np.ndarray, "frames features"]]:
+    """Face embeddings of all frames of clips of one shape, by the stage's network."""
+    assert stage.network is not None
+    frames = torch.cat([clip.frames for clip in clips]).split(4 * stage.batch_size)
+    found = torch.cat([stage.network(batch.to(stage.device)).float().cpu() for batch in frames])
+    return [part.numpy() for part in found.split([len(clip.frames) for clip in clips])]
+
+
+def consistency(rows: Float32[np.ndarray, "frames features"]) -> Float[np.ndarray, " 1"]:
+    """Mean cosine over all pairs of embeddings."""
+    return identity_consistency(torch.from_numpy(rows)).numpy()[None]

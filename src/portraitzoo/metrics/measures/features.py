@@ -1,0 +1,68 @@
+"""Stages in which a network looks at whole clips or at single frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+
+from portraitzoo.errors import ZooError
+from portraitzoo.media.clip import Clip
+from portraitzoo.metrics.inception3d import MIN_FRAMES
+from portraitzoo.metrics.measures.base import Networks, Stage
+from portraitzoo.metrics.protocols import Protocol
+
+
+class VideoFeatures(Stage):
+    """One I3D vector for each clip: FVD."""
+
+    name = "video"
+    need = "clips"
+
+    def __init__(self, protocol: Protocol, networks: Networks) -> None:
+        if protocol.clip_length < MIN_FRAMES:
+            raise ZooError(f"FVD needs clips of {MIN_FRAMES} frames or more, not {protocol.clip_length}")
+        super().__init__(protocol, networks)
+
+    @classmethod
+    def network_name(cls, protocol: Protocol) -> str:
+        """The protocol's video network."""
+        return protocol.video_network
+
+    def rows(self, clips: Sequence[Clip]) -> list[Float32[np.ndarray, "rows features"]]:
+        """One row for each clip."""
+        assert self.network is not None
+        videos = torch.stack([clip.frames for clip in clips]).to(self.device)
+        return list(self.network(videos).float().cpu().numpy()[:, None])
+
+
+class FrameFeatures(Stage):
+    """One vector for each frame that counts as an image."""
+
+    need = "images"
+
+    @property
+    def key(self) -> dict[str, object]:
+        """Which frames of a clip are images matters too."""
+        return super().key | {"frames": self.protocol.fid_frames}
+
+    def rows(self, clips: Sequence[Clip]) -> list[Float32[np.ndarray, "rows features"]]:
+        """A row for each frame that counts."""
+        assert self.network is not None
+        taken = [clip.frames if self.protocol.fid_frames == "all" else clip.frames[:1] for clip in clips]
+        images = torch.cat(taken).split(4 * self.batch_size)
+        features = torch.cat([self.network(batch.to(self.device)).float().cpu() for batch in images])
+        return [part.numpy() for part in features.split([len(frames) for frames in taken])]
+
+
+class ImageFeatures(FrameFeatures):
+    """Inception's 2048 pooled features: FID and KID, and the Inception Score, whose logits are linear in them."""
+
+    name = "image"
+
+    @classmethod
+    def network_name(cls, protocol: Protocol) -> str:
+        """The protocol's image network."""
+        return protocol.image_network

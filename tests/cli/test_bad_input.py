@@ -88,13 +88,6 @@ def test_going_on_from_what_is_no_run(
         assert clue in fails("fit", "--config", "pv3d/tiny", "--ckpt_path", path)
 
 
-def test_validating_what_has_nothing_to_validate(
-    fails: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert "validation_step" in fails("validate", "--config", "pv3d/tiny", "--trainer.accelerator", "cpu")
-
-
 def _empty(clip: Path) -> None:
     clip.write_bytes(b"")
 

@@ -103,6 +103,16 @@ def test_trains_two_steps(tiny: Tiny, run: Path) -> None:
     assert (run / "config.yaml").is_file()
 
 
+def test_a_run_is_validated_tested_and_draws_its_predictions(tiny: Tiny, run: Path, tmp_path: Path) -> None:
+    checkpoint = run / "checkpoints" / "last.ckpt"
+    arguments = ["--config", run / "config.yaml", "--ckpt_path", checkpoint, "--out", tmp_path]
+    for verb in ("validate", "test"):
+        zoo(verb, *arguments, "--trainer.callbacks", "[]")
+    zoo("predict", *arguments, "--data.predictions", 1)
+    (drawn,) = (tmp_path / "predictions").iterdir()
+    assert pz.Clip.load(drawn).frames.shape[1:] == draw(pz.load(run, device="cpu"), tiny).frames.shape[1:]
+
+
 def test_publishes_and_loads_again(tiny: Tiny, run: Path, tmp_path: Path) -> None:
     zoo("publish", run, "--out", tmp_path / "published", "--licence", "Apache-2.0")
     assert same_frames(

@@ -3,6 +3,8 @@
 import io
 import pickle
 import struct
+import subprocess
+import sys
 import tarfile
 from collections import OrderedDict, defaultdict
 
@@ -236,6 +238,23 @@ def test_bytes_of_python_2(tmp_path):
     """Python 2 wrote text and bytes with the same instruction."""
     (tmp_path / "old.pkl").write_bytes(b"\x80\x02}(U\x03keyU\x02\xe9\xffK\x01K\x02uN0.")
     assert read_checkpoint(tmp_path / "old.pkl") == {"key": "\xe9\xff", 1: 2}
+
+
+def test_what_nobody_looks_at_takes_no_memory(tmp_path):
+    path = tmp_path / "run.ckpt"
+    torch.save({"model": torch.ones(10), "optimizer": torch.zeros(32 * 2**20)}, path)  # 128 MB
+    program = f"""
+import resource
+from portraitzoo.hub.checkpoints import read_checkpoint
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+model = read_checkpoint({str(path)!r})["model"]
+model += 1  # private: the file stays as it is
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, model.sum().item())
+"""
+    kilobytes, total = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout.split()
+    assert int(kilobytes) < 48 * 1024
+    assert float(total) == 20
+    assert read_checkpoint(path)["model"].sum() == 10
 
 
 def test_safetensors(tmp_path):

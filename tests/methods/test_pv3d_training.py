@@ -127,6 +127,39 @@ def test_history_tells_losses_scores_and_schedules(run):
     assert lines[0]["schedule/blur_sigma"] == 10
 
 
+def test_validation_learns_nothing_and_draws_the_same_every_time(run, clips, tmp_path):
+    root, *_ = run
+    training = PV3DTraining(init_from=str(root / "checkpoints" / "last.ckpt"))
+    before = weights_of(training)
+    results = [trainer(tmp_path, 1).validate(training, data(clips, val_root=str(clips)), verbose=False)]
+    results.append(trainer(tmp_path, 1).test(training, data(clips), verbose=False))
+    first, second = ({name.split("/")[1]: value for name, value in result[0].items()} for result in results)
+    assert first == second
+    assert {"loss", "real_image", "fake_video"} <= set(first)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in training.state_dict().items())
+
+
+def test_held_out_clips_are_validated_while_training_and_change_nothing(run, clips, tmp_path):
+    _, _, after = run
+    training = module()
+    fit = trainer(tmp_path, 6, num_sanity_val_steps=0)
+    fit.fit(training, data(clips, val_root=str(clips), clips_per_epoch=4))
+    assert "validation/loss" in fit.callback_metrics
+    assert all(torch.equal(tensor, after[name]) for name, tensor in training.state_dict().items())
+
+
+def test_predictions_are_one_clip_for_each_seed_and_are_kept(run, clips, tmp_path):
+    root, *_ = run
+    training = PV3DTraining(init_from=str(root / "checkpoints" / "last.ckpt"))
+    trainer(tmp_path, 1).predict(training, data(clips, predictions=2), return_predictions=False)
+    files = sorted((tmp_path / "predictions").iterdir())
+    assert [path.name for path in files] == ["000000.mp4", "000001.mp4"]
+    files[0].unlink()
+    kept = files[1].stat().st_mtime_ns
+    trainer(tmp_path, 1).predict(training, data(clips, predictions=2), return_predictions=False)
+    assert files[0].is_file() and files[1].stat().st_mtime_ns == kept
+
+
 def test_sample_grids_are_written(run):
     root, *_ = run
     assert sorted(path.name for path in (root / "samples").iterdir()) == ["000000.png", "000005.png"]
@@ -348,9 +381,13 @@ def test_two_processes_train_as_one_with_the_same_batch(clips, tmp_path):
 
 
 @pytest.mark.slow
-def test_metrics_are_measured_while_training(clips, tmp_path):
+def test_metrics_are_measured_while_training_and_in_tests(clips, tmp_path):
     evaluation = Evaluation(every=2, metrics=["fvd"], num_clips=3, features="random")
-    trainer(tmp_path, 2, callbacks=[evaluation, History()]).fit(module(), data(clips))
+    training = module()
+    trainer(tmp_path, 2, callbacks=[evaluation, History()]).fit(training, data(clips))
+    (tested,) = trainer(tmp_path, 2, callbacks=[evaluation]).test(training, data(clips), verbose=False)
+    assert tested["eval/fvd"] == read_history(tmp_path / "history.jsonl")[-1]["eval/fvd"]
+    assert (tmp_path / "evaluation" / "test" / "report.html").is_file()
     assert read_history(tmp_path / "history.jsonl")[-1]["eval/fvd"] > 0
     report = json.loads((tmp_path / "evaluation" / "000002" / "report.json").read_text())
     assert clips.name in json.dumps(report)  # without `real`, the clips of training

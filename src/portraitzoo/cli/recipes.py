@@ -115,7 +115,12 @@ def _run(verb: str, arguments: list[str]) -> None:
     # Lightning's own notes (devices found, products to try) say nothing about the work; its warnings stay.
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
-    for known in ("Found .* in eval mode at the start of training", "Using ModelCheckpoint with manual optimization"):
+    for known in (
+        "Found .* in eval mode at the start of training",
+        "Using ModelCheckpoint with manual optimization",
+        "Total length of `list` across ranks is zero",  # no clips are held out
+        "The dirpath has changed from",  # a run that was moved, or is looked at from another folder
+    ):
         warnings.filterwarnings("ignore", message=known)
     on_interrupt = signal.getsignal(signal.SIGINT)
     try:

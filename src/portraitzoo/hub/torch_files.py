@@ -5,11 +5,15 @@
 * tar (before 0.1.10): members ``storages``, ``tensors`` and ``pickle``.
 """
 
+import mmap
+import struct
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from portraitzoo.errors import CheckpointError
 from portraitzoo.hub.pickle_calls import plain_calls, tensor_calls
@@ -96,10 +100,14 @@ def read_legacy(data: Any, allowance: Allowance, *, nested: bool = False) -> Any
 def read_zip(path: Path, allowance: Allowance) -> Any:
     """A zip that ``torch.save`` or ``torch.jit.save`` wrote. The checksum of every storage is verified.
 
+    Storages that lie in it uncompressed and aligned, as torch writes them, are private memory maps of the file: what
+    nobody looks at (a checkpoint's optimiser states, say) takes no memory. The file must not shrink while they live.
+
     Raises:
         CheckpointError: if it is damaged or hostile, or no torch file.
     """
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(path) as archive, path.open("rb") as stream:
+        mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
         members = _members(archive, allowance)
         roots = [name[: -len("data.pkl")] for name in members if name == "data.pkl" or name.endswith("/data.pkl")]
         roots = [root for root in roots if root.count("/") == min(other.count("/") for other in roots)]
@@ -122,9 +130,16 @@ def read_zip(path: Path, allowance: Allowance) -> Any:
                 dtype = storage_dtype(cls)
                 if not isinstance(numel, int) or numel * dtype.itemsize != member.file_size:
                     raise CheckpointError(f"the storage {shown(key)} is not as long as stated")
-                storages[key] = empty_storage(dtype, numel, allowance)
-                with archive.open(member) as stream:
-                    _fill(raw_bytes(storages[key]), stream)
+                allowance.storage(member.file_size)
+                begin = _beginning(member, mapped)
+                if member.compress_type == zipfile.ZIP_STORED and numel and begin % dtype.itemsize == 0:
+                    for _ in _chunks(archive, member):
+                        pass  # only to verify the checksum
+                    values = torch.frombuffer(mapped, dtype=dtype, count=numel, offset=begin)
+                else:
+                    values = torch.empty(numel, dtype=dtype)
+                    _fill(raw_bytes(Storage(values)), archive, member)
+                storages[key] = Storage(values)
             return storages[key]
 
         data = _content(archive, members[root + "data.pkl"])
@@ -276,22 +291,36 @@ def _members(archive: zipfile.ZipFile, allowance: Allowance) -> dict[str, zipfil
     return members
 
 
+def _beginning(member: zipfile.ZipInfo, data: mmap.mmap) -> int:
+    """Where a member's bytes begin: behind its own header, whose last two fields are the lengths of two texts."""
+    header = member.header_offset
+    name, extra = struct.unpack_from("<HH", data, header + 26)
+    return header + 30 + name + extra
+
+
 def _content(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
     buffer = bytearray(member.file_size)
-    with archive.open(member) as stream:
-        _fill(memoryview(buffer), stream)
+    _fill(memoryview(buffer), archive, member)
     return bytes(buffer)
 
 
-def _fill(memory: memoryview, stream: Any) -> None:
-    """Read exactly ``memory`` from ``stream``; reading to the end makes zipfile verify the checksum."""
+def _fill(memory: memoryview, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
     position = 0
-    while chunk := stream.read(_CHUNK):
-        if position + len(chunk) > len(memory):
-            raise CheckpointError("a member of the zip archive is longer than stated")
+    for chunk in _chunks(archive, member):
         memory[position : position + len(chunk)] = chunk
         position += len(chunk)
-    if position != len(memory):
+
+
+def _chunks(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[bytes]:
+    """The bytes of a member, exactly as many as stated; at the end zipfile verifies the checksum."""
+    left = member.file_size
+    with archive.open(member) as stream:
+        while chunk := stream.read(_CHUNK):
+            left -= len(chunk)
+            if left < 0:
+                raise CheckpointError("a member of the zip archive is longer than stated")
+            yield chunk
+    if left:
         raise CheckpointError("a member of the zip archive is cut short")
 
 

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -293,6 +293,9 @@ class PV3DDataModule(LightningDataModule):
         in_memory: decode all clips once and keep them as 8-bit frames (for small data sets).
         clips_per_epoch: clips after which the trainer counts an epoch; None: as many as there are.
         check: open every clip before training starts, so that a bad one is reported at once.
+        val_root: folder of clips that training does not see. Training validates on them after every epoch; ``zoo
+            validate`` and ``zoo test`` take ``root`` where there is none.
+        predictions: clips that ``zoo predict`` draws, of the seeds from 0 on.
         seed: seed of shuffling, windows, flips and cameras.
     """
 
@@ -307,13 +310,17 @@ class PV3DDataModule(LightningDataModule):
         in_memory: bool = False,
         clips_per_epoch: int | None = None,
         check: bool = True,
+        val_root: str | None = None,
+        predictions: int = 16,
         seed: int = 0,
     ) -> None:
         super().__init__()
+        self.val_root, self.predictions = val_root, predictions
         self.root, self.batch_size, self.num_workers = root, batch_size, num_workers
         self.image_resolution, self.mirror, self.window, self.in_memory = image_resolution, mirror, window, in_memory
         self.clips_per_epoch, self.check, self.seed = clips_per_epoch, check, seed
         self.dataset: ClipPairs | None = None
+        self.held_out: ClipPairs | None = None
 
     def setup(self, stage: str | None = None) -> None:
         """Find, check and, if asked to, decode the clips.
@@ -322,19 +329,18 @@ class PV3DDataModule(LightningDataModule):
             MediaError: naming the first clip that cannot be used.
             ZooError: if the number of devices does not divide the batch.
         """
-        if self.dataset is not None:
+        if self.dataset is not None or stage == "predict":
             return
         devices = self.trainer.world_size if self.trainer else 1
         if self.batch_size < 1 or self.batch_size % devices:
             raise ZooError(
                 f"a batch of {self.batch_size} clips cannot be split over {devices} devices: change batch_size"
             )
-        clips = find_clips(self.root)
-        if self.check:
-            with ThreadPoolExecutor() as pool:
-                list(pool.map(check_clip, clips))
-        resolution = self.image_resolution or self._network_resolution()
-        self.dataset = ClipPairs(clips, resolution, self.mirror, self.window, self.in_memory, self.seed)
+        if stage in ("fit", None):
+            self.dataset = self._pairs(self.root, self.mirror)
+        held_out = self.val_root or (None if stage in ("fit", None) else self.root)
+        if held_out is not None:
+            self.held_out = self._pairs(held_out, mirror=0.0)
 
     def train_dataloader(self) -> StreamLoader:
         """Batches of :class:`PairBatch`, from the sample that the trainer's step says on."""
@@ -357,6 +363,30 @@ class PV3DDataModule(LightningDataModule):
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
         )
+
+    def val_dataloader(self) -> DataLoader[PairBatch] | list[Any]:
+        """One pair of every held-out clip, the same pairs every time; nothing where no clips are held out."""
+        if self.held_out is None:
+            return []
+        devices = self.trainer.world_size if self.trainer else 1
+        pairs = [self.held_out[place, place] for place in range(len(self.held_out))]
+        return DataLoader(pairs, batch_size=self.batch_size // devices)  # type: ignore[arg-type]
+
+    def test_dataloader(self) -> DataLoader[PairBatch] | list[Any]:
+        """The same as for validation."""
+        return self.val_dataloader()
+
+    def predict_dataloader(self) -> DataLoader[int]:
+        """Seeds."""
+        return DataLoader(range(self.predictions), batch_size=1)  # type: ignore[arg-type]
+
+    def _pairs(self, root: str, mirror: float) -> ClipPairs:
+        clips = find_clips(root)
+        if self.check:
+            with ThreadPoolExecutor() as pool:
+                list(pool.map(check_clip, clips))
+        resolution = self.image_resolution or self._network_resolution()
+        return ClipPairs(clips, resolution, mirror, self.window, self.in_memory, self.seed)
 
     def _network_resolution(self) -> int:
         config = getattr(self.trainer.lightning_module, "config", None) if self.trainer else None

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from portraitzoo.errors import CheckpointError
-from portraitzoo.layers.discriminator import DiscriminatorBlock, DiscriminatorEpilogue
+from portraitzoo.layers.discriminator import DiscriminatorBlock, DiscriminatorEpilogue, stack_pair
 from portraitzoo.layers.mapping import LabelMapping
 from portraitzoo.layers.resampling import resize
 from portraitzoo.methods.pv3d.network import PV3DConfig
@@ -160,10 +160,4 @@ class VideoDiscriminator(ConditionalDiscriminator):
         """Logits of pairs from :meth:`stack_pair`; positive means real."""
         return super().forward(pair, labels.flatten(1))
 
-    @staticmethod
-    def stack_pair(
-        frames: Float[Tensor, "batch 2 3 height width"], times: Float[Tensor, "batch 2"]
-    ) -> Float[Tensor, "batch 7 height width"]:
-        """Both frames and a constant map of the time difference, as channels."""
-        elapsed = (times[:, 1] - times[:, 0])[:, None, None, None].expand(-1, 1, *frames.shape[-2:])
-        return torch.cat([frames.flatten(1, 2), elapsed], dim=1)
+    stack_pair = staticmethod(stack_pair)

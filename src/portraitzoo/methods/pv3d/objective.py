@@ -217,18 +217,16 @@ class Objective:
         """Logistic loss of generated and real pairs. The only phase that moves the mapping's average w."""
         fakes = _generated(self.generate(draws, stage, update_average=True), draws)
         fakes = replace(fakes, image=fakes.image.detach(), image_raw=fakes.image_raw.detach())
-        fake_scores = self.judge(fakes, stage)
-        real_scores = self.judge(real, stage)
-        return PhaseLoss(
-            image=self.weights.image * discriminator_loss(fake_scores.image, real_scores.image),
-            video=self.weights.video * discriminator_loss(fake_scores.video, real_scores.video),
-            observed={
-                "fake_image": fake_scores.image.detach(),
-                "fake_video": fake_scores.video.detach(),
-                "real_image": real_scores.image.detach(),
-                "real_video": real_scores.video.detach(),
-            },
-        )
+        return self._told_apart(fakes, real, stage)
+
+    @torch.no_grad()
+    def validation(self, draws: Draws, real: Frames, stage: Stage) -> PhaseLoss:
+        """The discriminators' loss without learning anything from it.
+
+        On clips that training does not see it tells whether the discriminators know their clips by heart: their scores
+        of real frames then fall below those in training.
+        """
+        return self._told_apart(_generated(self.generate(draws, stage), draws), real, stage)
 
     def discriminator_regulariser(self, real: Frames, stage: Stage) -> PhaseLoss:
         """R1 of both discriminators on real frames as they see them (that is, blurred), times its interval."""
@@ -275,6 +273,20 @@ class Objective:
             video=self.video_discriminator(pair, frames.cameras),
             image_inputs=(image, raw),
             video_input=pair,
+        )
+
+    def _told_apart(self, fakes: Frames, real: Frames, stage: Stage) -> PhaseLoss:
+        fake_scores = self.judge(fakes, stage)
+        real_scores = self.judge(real, stage)
+        return PhaseLoss(
+            image=self.weights.image * discriminator_loss(fake_scores.image, real_scores.image),
+            video=self.weights.video * discriminator_loss(fake_scores.video, real_scores.video),
+            observed={
+                "fake_image": fake_scores.image.detach(),
+                "fake_video": fake_scores.video.detach(),
+                "real_image": real_scores.image.detach(),
+                "real_video": real_scores.video.detach(),
+            },
         )
 
     def _volume(

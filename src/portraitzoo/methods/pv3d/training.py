@@ -7,6 +7,7 @@ A run's folder (``trainer.default_root_dir``) holds::
     events.out.tfevents.*     the same and the sample grids, for TensorBoard
     samples/UPDATE.png        sample grids of the averaged generator
     evaluation/UPDATE/        reports of the metrics, where the recipe has them measured
+    predictions/SEED.mp4      clips of `zoo predict`
     checkpoints/last.ckpt     everything that resuming needs; beside it older ones
 
 A checkpoint is a Lightning checkpoint of plain values: ``state_dict`` holds ``generator.*`` (in training),
@@ -21,10 +22,11 @@ import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
@@ -164,6 +166,22 @@ class PV3DTraining(LightningModule):
                     self._report("discriminator_regulariser", penalty)
         self._finish_update(stage, batch.frames.shape[0] * self.trainer.world_size)
 
+    def validation_step(self, batch: PairBatch, batch_idx: int) -> None:
+        """Scores of held-out pairs beside those of pairs of the averaged generator; draws are the same every time."""
+        self._validate(batch, "validation")
+
+    def test_step(self, batch: PairBatch, batch_idx: int) -> None:
+        """As in validation; metrics come with the callback of :mod:`portraitzoo.training.evaluation`."""
+        self._validate(batch, "test")
+
+    def predict_step(self, batch: Int[Tensor, " seeds"], batch_idx: int) -> Int[Tensor, " seeds"]:
+        """Draw the clip of each seed into the run's ``predictions`` folder; those that are there are kept."""
+        for seed in batch.tolist():
+            path = Path(self.trainer.default_root_dir) / "predictions" / f"{seed:06d}.mp4"
+            if not path.exists():
+                self.model().sample(seed=seed).save(path)
+        return batch
+
     def stage(self, device_batch: int) -> Stage:
         """Values of the schedules now, for a batch of ``device_batch`` clips on this device."""
         samples = int(self.num_samples)
@@ -273,6 +291,14 @@ class PV3DTraining(LightningModule):
             )
             self._optimise(optimiser, smooth)
             self._report("generator_regulariser", smooth)
+
+    def _validate(self, batch: PairBatch, name: str) -> None:
+        stage = self.stage(batch.frames.shape[0])
+        objective = Objective(
+            self.generator_ema, self.image_discriminator, self.video_discriminator, self.losses, noise="const"
+        )
+        real = objective.real_frames(batch.frames, batch.times, batch.cameras, stage)
+        self._report(name, objective.validation(self.draw(DMAIN, batch, stage), real, stage))
 
     def _optimise(self, optimiser: LightningOptimizer, loss: PhaseLoss, counts: bool = False) -> None:
         optimiser.zero_grad()

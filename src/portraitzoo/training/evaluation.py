@@ -58,8 +58,9 @@ class Evaluation(Callback):
         self._prepare(trainer, pl_module)
         self._measurable = True
         try:
-            for measure in measures_named(self.metrics):
-                measure(get_protocol("quick"), self.features, torch.device("cpu"), batch_size=1)
+            prepared(
+                measures_named(self.metrics), get_protocol("quick"), self.features, torch.device("cpu"), batch_size=1
+            )
         except WeightsUnavailableError as error:
             self._measurable = False
             rank_zero_warn(f"{', '.join(self.metrics)} will not be measured while training: {error}")

@@ -8,7 +8,13 @@ from torch import nn
 
 from portraitzoo.media.clip import Clip
 
-NETWORKS = {"video_network": "tiny-video", "image_network": "tiny-image", "identity_network": "tiny-image"}
+NETWORKS = {
+    "video_network": "tiny-video",
+    "image_network": "tiny-image",
+    "identity_network": "tiny-image",
+    "manifold_network": "tiny-image",
+    "action_network": "tiny-actions",
+}
 FEATURES = 6
 
 INDEX = """
@@ -23,21 +29,41 @@ entries:
   tiny-video: {cls: evaluation_cases.TinyVideo}
   tiny-image: {cls: evaluation_cases.TinyImage}
   other-video: {cls: evaluation_cases.TinyVideo}
+  tiny-frames: {cls: evaluation_cases.TinyFrames}
+  tiny-actions: {cls: evaluation_cases.TinyActions}
 """
 
 
 class TinyImage(nn.Module):
-    """uint8 [batch, height, width, 3] to six features."""
+    """uint8 [batch, height, width, 3] to six features; counts the images it has seen."""
 
     num_features = FEATURES
+    seen = 0
 
     def __init__(self) -> None:
         super().__init__()
         self.project = nn.Linear(3 * 4 * 4, FEATURES)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
+        type(self).seen += len(images)
         pixels = images.permute(0, 3, 1, 2).float() / 255
         return self.project(nn.functional.adaptive_avg_pool2d(pixels, 4).flatten(1))
+
+    def unbiased_logits(self, features: torch.Tensor) -> torch.Tensor:
+        return 3 * features
+
+
+class TinyFrames(nn.Module):
+    """uint8 [batch, height, width, 3] to three features, and no classes."""
+
+    num_features = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.scale * images.float().mean((1, 2))
 
 
 class TinyVideo(nn.Module):
@@ -62,6 +88,13 @@ class TinyVideo(nn.Module):
         weights = torch.linspace(0.5, 1.5, frames.shape[1])[:, None]
         features = self.project((frames * weights).mean(1))
         return features * torch.nan if cls.spoil else features
+
+
+class TinyActions(TinyVideo):
+    """uint8 [batch, time, height, width, 3] to the probabilities of six classes."""
+
+    def forward(self, videos: torch.Tensor) -> torch.Tensor:
+        return super().forward(videos).softmax(1)
 
 
 class ToyModel(nn.Module):
@@ -119,3 +152,4 @@ def install_index(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PORTRAITZOO_INDEX", str(folder))
     for name, value in (("seen", 0), ("interrupt_after", None), ("spoil", False)):
         monkeypatch.setattr(TinyVideo, name, value)
+    monkeypatch.setattr(TinyImage, "seen", 0)

@@ -103,9 +103,13 @@ class Inception(nn.Module):
             if set(wanted) <= set(found):
                 break
         if "2048" in found:
-            found["logits_unbiased"] = F.linear(found["2048"], self.fc.weight)
+            found["logits_unbiased"] = self.unbiased_logits(found["2048"])
             found["logits"] = found["logits_unbiased"] + self.fc.bias
         return {name: found[name] for name in wanted}
+
+    def unbiased_logits(self, features: Float[Tensor, "batch 2048"]) -> Float[Tensor, "batch 1008"]:
+        """Logits of the Inception Score from ``"2048"`` features: the last layer without its bias."""
+        return F.linear(features, self.fc.weight)
 
 
 def _shrink(x: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ class LPIPS(nn.Module):
         super().__init__()
         self.net: Backbone = net
         self.smooth_norm = smooth_norm
-        self.features = _alexnet() if net == "alex" else _vgg16()
+        self.features = _alexnet() if net == "alex" else vgg16_convolutions()
         self.lins = nn.ModuleList(ChannelWeights(width) for width in WIDTHS[net])
         self.register_buffer("shift", torch.tensor(SHIFT).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("scale", torch.tensor(SCALE).view(1, 3, 1, 1), persistent=False)
@@ -140,8 +140,8 @@ def _alexnet() -> nn.Sequential:
     )
 
 
-def _vgg16() -> nn.Sequential:
-    """Features of torchvision's VGG-16 up to the last ReLU."""
+def vgg16_convolutions() -> nn.Sequential:
+    """Layers of torchvision's VGG-16 up to the last convolution's ReLU."""
     layers: list[nn.Module] = []
     width = 3
     for stage, (out, depth) in enumerate(((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))):

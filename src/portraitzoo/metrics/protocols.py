@@ -35,10 +35,19 @@ class Protocol:
         video_network: index entry of FVD's network. The network's own steps from 0..255 follow (resize, range).
         image_network: index entry of FID's network.
         identity_network: index entry of the face recognition network.
+        manifold_network: index entry of the network whose features precision, recall, density and coverage compare.
+        action_network: index entry of the video Inception Score's classifier.
         fid_frames: ``all`` frames of the clips are FID's images, or the ``first`` of each.
         cameras: along what a model's clips move: camera tracks of ``real`` clips, the model's ``own`` choice, or
             ``either`` (real ones where the real side has them).
         ddof: divisor of covariances is ``n - ddof``.
+        kid_subsets: subsets over which KID is averaged, drawn with ``kid_seed``.
+        kid_subset_size: images of each side in a subset; fewer where a side has fewer.
+        kid_seed: seed of the subsets.
+        kid_scale: KID is reported times this (3DVidGen: 1000).
+        splits: parts of the set over which Inception Scores are averaged.
+        neighbours: k of precision, recall, density and coverage.
+        half: whether these round features and distances to float16, as StyleGAN's and Portrait4D's code does.
         eight_bit: rule by which a model's output becomes bytes (metrics of files take the bytes that are there).
         compression: what a model's clips pass through before they are measured: nothing, or H.264 as imageio writes it
             by default (PV3D's program measures its own .mp4 files).
@@ -64,9 +73,18 @@ class Protocol:
     video_network: str = "i3d-videogpt"
     image_network: str = "inception-2015-12-05"
     identity_network: str = "arcface-ir-se50"
+    manifold_network: str = "vgg16-fc2"
+    action_network: str = "c3d-ucf101"
     fid_frames: Literal["all", "first"] = "all"
     cameras: Literal["real", "own", "either"] = "either"
     ddof: Literal[0, 1] = 0
+    kid_subsets: int = 100
+    kid_subset_size: int = 1000
+    kid_seed: int = 0
+    kid_scale: float = 1.0
+    splits: int = 10
+    neighbours: int = 3
+    half: bool = False
     eight_bit: Literal["pv3d"] = "pv3d"
     compression: Literal["none", "h264"] = "none"
     yaw: float = 30.0
@@ -75,7 +93,17 @@ class Protocol:
     window_seed: int = 0
 
     def __post_init__(self) -> None:
-        for field in ("clips", "subjects", "clip_length", "frame_stride", "warping_size"):
+        counts = (
+            "clips",
+            "subjects",
+            "clip_length",
+            "frame_stride",
+            "warping_size",
+            "kid_subsets",
+            "splits",
+            "neighbours",
+        )
+        for field in counts:
             if getattr(self, field) < 1:
                 raise ZooError(f"protocol {self.name}: {field} must be at least 1, not {getattr(self, field)}")
         if self.size is not None and self.size < 1:

@@ -12,11 +12,27 @@ from difflib import get_close_matches
 from portraitzoo.errors import ZooError
 from portraitzoo.metrics.measures.base import Measure, prepared
 from portraitzoo.metrics.measures.frechet import FID, FVD, FrechetMeasure
+from portraitzoo.metrics.measures.sets import (
+    KID,
+    Coverage,
+    Density,
+    ImageInceptionScore,
+    Precision,
+    Recall,
+    VideoInceptionScore,
+)
 from portraitzoo.metrics.measures.subjects import Chamfer, Identity, Warping
 
 __all__ = ["MEASURES", "FrechetMeasure", "Measure", "measures_named", "prepared"]
 
-MEASURES: dict[str, type[Measure]] = {measure.name: measure for measure in (FVD, FID, Identity, Chamfer, Warping)}
+MEASURES: dict[str, type[Measure]] = {
+    measure.name: measure
+    for measure in (
+        *(FVD, FID, KID, ImageInceptionScore, VideoInceptionScore),
+        *(Precision, Recall, Density, Coverage),
+        *(Identity, Chamfer, Warping),
+    )
+}
 
 
 def measures_named(names: Sequence[str]) -> list[type[Measure]]:

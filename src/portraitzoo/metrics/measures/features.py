@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
+from torch import Tensor
 
 from portraitzoo.errors import ZooError
 from portraitzoo.media.clip import Clip
@@ -15,11 +16,22 @@ from portraitzoo.metrics.measures.base import Networks, Stage
 from portraitzoo.metrics.protocols import Protocol
 
 
-class VideoFeatures(Stage):
-    """One I3D vector for each clip: FVD."""
+class VideoStage(Stage):
+    """One vector for each clip."""
+
+    need = "clips"
+
+    def rows(self, clips: Sequence[Clip]) -> list[Float32[np.ndarray, "rows features"]]:
+        """One row for each clip."""
+        assert self.network is not None
+        videos = torch.stack([clip.frames for clip in clips]).to(self.device)
+        return list(self.network(videos).float().cpu().numpy()[:, None])
+
+
+class VideoFeatures(VideoStage):
+    """I3D's logits: FVD."""
 
     name = "video"
-    need = "clips"
 
     def __init__(self, protocol: Protocol, networks: Networks) -> None:
         if protocol.clip_length < MIN_FRAMES:
@@ -30,12 +42,6 @@ class VideoFeatures(Stage):
     def network_name(cls, protocol: Protocol) -> str:
         """The protocol's video network."""
         return protocol.video_network
-
-    def rows(self, clips: Sequence[Clip]) -> list[Float32[np.ndarray, "rows features"]]:
-        """One row for each clip."""
-        assert self.network is not None
-        videos = torch.stack([clip.frames for clip in clips]).to(self.device)
-        return list(self.network(videos).float().cpu().numpy()[:, None])
 
 
 class FrameFeatures(Stage):
@@ -66,3 +72,42 @@ class ImageFeatures(FrameFeatures):
     def network_name(cls, protocol: Protocol) -> str:
         """The protocol's image network."""
         return protocol.image_network
+
+    def probabilities(
+        self, rows: Float32[np.ndarray, "images features"], title: str
+    ) -> Float[Tensor, "images classes"]:
+        """Class probabilities of feature rows.
+
+        Raises:
+            ZooError: if the protocol's image network has no classes.
+        """
+        assert self.network is not None
+        classifier = getattr(self.network.module, "unbiased_logits", None)
+        if classifier is None:
+            raise ZooError(f"{title} needs a classifier, which {self.network.name} is not: set image_network")
+        device = next(self.network.module.parameters()).device
+        with torch.inference_mode():
+            logits = [classifier(part.to(device)).cpu() for part in torch.from_numpy(rows).split(4096)]
+        return torch.cat(logits).softmax(1)
+
+
+class ManifoldFeatures(FrameFeatures):
+    """VGG-16's fc2 activations: precision, recall, density, coverage."""
+
+    name = "manifold"
+
+    @classmethod
+    def network_name(cls, protocol: Protocol) -> str:
+        """The protocol's network for manifolds."""
+        return protocol.manifold_network
+
+
+class ActionProbabilities(VideoStage):
+    """Class probabilities of each clip: the video Inception Score."""
+
+    name = "actions"
+
+    @classmethod
+    def network_name(cls, protocol: Protocol) -> str:
+        """The protocol's classifier of actions."""
+        return protocol.action_network

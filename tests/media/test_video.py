@@ -193,6 +193,32 @@ def test_damaged_files_are_named(tmp_path):
     assert checked == 13
 
 
+@pytest.mark.parametrize(("suffix", "codec"), [("mkv", "libx264"), ("webm", "libvpx-vp9")])
+@pytest.mark.parametrize("sound", [False, True])
+def test_matroska_that_is_cut_off_is_noticed(tmp_path, suffix, codec, sound):
+    whole = tmp_path / f"whole.{suffix}"
+    with av.open(str(whole), "w") as container:
+        stream = container.add_stream(codec, rate=25, options={"g": "10", "cpu-used": "8"})
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        voice = container.add_stream("libopus", rate=48000, layout="mono") if sound else None
+        for index, frame in enumerate(ramp(50, 64, 64)):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame.numpy(), format="rgb24")))
+            if voice is not None and index % 2 == 0:
+                tone = av.AudioFrame.from_ndarray(np.zeros((1, 3840), np.int16), format="s16", layout="mono")
+                tone.sample_rate, tone.pts = 48000, index // 2 * 3840
+                container.mux(voice.encode(tone))
+        for track in container.streams:
+            container.mux(track.encode(None))
+    with VideoReader(whole) as reader:
+        assert len(reader.read()) == 50
+    (tmp_path / f"cut.{suffix}").write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 3])
+    with (
+        pytest.raises(MediaError, match=r"cut\..* is (cut off|damaged)"),
+        VideoReader(tmp_path / f"cut.{suffix}") as cut,
+    ):
+        cut.read()
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_flipped_bits_end_well_or_in_one_line(tmp_path, seed):
     rng = np.random.default_rng(seed)

@@ -14,6 +14,9 @@ from portraitzoo.errors import MediaError
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"})
 
+LAST_FRAMES = 2
+"""Durations of a frame by which a whole file may end before the length that its header states."""
+
 # Playlists and the like may name other files and hosts; only true containers of pictures are opened.
 _CONTAINERS = "mov,mp4,matroska,webm,avi"
 
@@ -79,9 +82,15 @@ class VideoFile:
         """Presentation time of every shown packet, in the order of showing; None throughout if they are not known."""
         try:
             self._container.seek(0, backward=True)
-            packets = [packet for packet in self._container.demux(self._stream) if packet.size]
+            everything = [packet for packet in self._container.demux() if packet.size]
         except av.FFmpegError as error:
             raise self._damaged() from error
+        packets = [packet for packet in everything if packet.stream is self._stream]
+        missing = self._announced_seconds - max((_end(packet) for packet in everything), default=0.0)
+        if missing > LAST_FRAMES / self.fps:
+            raise MediaError(
+                f"the video {self.path} is cut off: the last {missing:.2f} s are missing; copy it again or remove it"
+            )
         announced = self._stream.frames
         if len(packets) < announced or any(packet.is_corrupt for packet in packets):
             found = f"{sum(not packet.is_corrupt for packet in packets)} of {announced or 'its'} frames are there"
@@ -93,6 +102,12 @@ class VideoFile:
         # AVI stores the order of decoding only; the times that FFmpeg gives its packets are guesses.
         reliable = len(known) == len(times) and self._container.format.name != "avi"
         return [*sorted(known)] if reliable else [None] * len(times)
+
+    @property
+    def _announced_seconds(self) -> float:
+        """Length in seconds as Matroska's header has it, which counts no frames; 0 where nothing is known."""
+        duration = self._container.duration if "matroska" in self._container.format.name else None
+        return duration / av.time_base if duration else 0.0
 
     def stream(self, start: int = 0) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
         """Frames from ``start`` on, RGB, one at a time; memory does not grow with the length.
@@ -149,3 +164,10 @@ class VideoFile:
     def _damaged(self, index: int | None = None) -> MediaError:
         where = "" if index is None else f" at frame {index} of {self.num_frames}"
         return MediaError(f"the video {self.path} is damaged{where}: copy it again or remove it")
+
+
+def _end(packet: av.Packet) -> float:
+    """When a packet's content ends, in seconds."""
+    if packet.pts is None:
+        return 0.0
+    return float((packet.pts + (packet.duration or 0)) * packet.time_base)

@@ -1,0 +1,77 @@
+"""Comparisons of the parametric head, its cameras and its geometry with the reference, a function for every group."""
+
+from collections.abc import Callable
+
+import torch
+from genhead_standin import standin_head
+from reference import Arrays
+
+from portraitzoo.faces.flame import contour_row
+from portraitzoo.faces.head_pose import camera_for_neck, rigid_inverse
+from portraitzoo.faces.rotations import bounded_rotation, rotation_matrix, unbounded_rotation
+from portraitzoo.rendering.cameras import Camera
+
+TOLERANCE = 1e-5
+
+
+def flame_inputs(arrays: Arrays) -> tuple[torch.Tensor, ...]:
+    """Shape, expression, pose and eye pose of the group ``flame``."""
+    return tuple(arrays[f"flame.in.{name}"] for name in ("shape", "exp", "pose", "eye_pose"))
+
+
+@torch.no_grad()
+def check_flame(arrays: Arrays) -> None:
+    head = standin_head()
+    flame, inputs = head.flame, flame_inputs(arrays)
+    arrays.check("flame.template_processed", flame.v_template[::50], TOLERANCE)
+    arrays.check("flame.canonical_shape", head.canonical[::50], TOLERANCE)
+    shape, expression, pose, eyes = inputs
+    limited = torch.cat([bounded_rotation(pose[:, :3], "neck"), bounded_rotation(pose[:, 3:], "jaw")], dim=1)
+    gaze = bounded_rotation(eyes.unflatten(1, (2, 3)), "eye").flatten(1)
+    for kind, posed in (("", (pose, eyes)), ("limits.", (limited, gaze))):
+        vertices, joints = flame.posed(shape, expression, *posed)
+        arrays.check(f"flame.out.{kind}vertices", vertices[:, ::50], TOLERANCE)
+        arrays.check(f"flame.out.{kind}joints", joints, TOLERANCE)
+        arrays.check(f"flame.out.{kind}landmarks2d", flame.contour_landmarks(vertices, posed[0]), TOLERANCE)
+        arrays.check(f"flame.out.{kind}landmarks3d", flame.landmarks(vertices), TOLERANCE)
+
+
+def check_rodrigues(arrays: Arrays) -> None:
+    arrays.check("rodrigues.out", rotation_matrix(arrays["rodrigues.in"]), TOLERANCE)
+
+
+def check_dynamic_row(arrays: Arrays) -> None:
+    assert contour_row(arrays["dynamic_row.in"]).equal(arrays["dynamic_row.out"])
+
+
+def check_limits(arrays: Arrays) -> None:
+    raw = arrays["limits.in"]
+    for joint in ("neck", "jaw", "eye", "global"):
+        arrays.check(f"limits.{joint}", bounded_rotation(raw, joint), TOLERANCE)
+    for joint in ("neck", "jaw"):
+        arrays.check(f"limits.revert_{joint}", unbounded_rotation(0.3 * raw, joint), TOLERANCE)
+    for joint, name in (("neck", "neck"), ("jaw", "jaw"), ("global", "global"), ("eye", "eyes")):
+        arrays.check(f"limits.neutral_{name}", unbounded_rotation(torch.zeros(3), joint), TOLERANCE)
+
+
+@torch.no_grad()
+def check_decompose(arrays: Arrays) -> None:
+    camera = Camera.from_label(arrays["decompose.in.c_compose"])
+    shape, expression, pose, _ = flame_inputs(arrays)
+    moved = camera_for_neck(standin_head().flame, camera.cam2world, shape, expression, pose)
+    arrays.check("decompose.out", Camera(moved, camera.intrinsics).label(), TOLERANCE)
+
+
+def check_invert(arrays: Arrays) -> None:
+    camera = Camera.from_label(arrays["decompose.in.c_compose"])
+    arrays.check("invert.out", rigid_inverse(camera.cam2world), TOLERANCE)
+
+
+FUNCTIONS: dict[str, Callable[[Arrays], None]] = {
+    "flame": check_flame,
+    "rodrigues": check_rodrigues,
+    "dynamic_row": check_dynamic_row,
+    "limits": check_limits,
+    "decompose": check_decompose,
+    "invert": check_invert,
+}

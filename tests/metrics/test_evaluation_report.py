@@ -1,3 +1,4 @@
+import base64
 import json
 import re
 from html.parser import HTMLParser
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from portraitzoo.errors import ZooError
+from portraitzoo.media.clip import Clip
 from portraitzoo.metrics.evaluation import evaluate
 from portraitzoo.metrics.feature_space import frechet_of_rows, principal_plane
 from portraitzoo.metrics.frechet import FeatureStatistics, frechet_distance
@@ -112,8 +114,12 @@ def test_the_json_says_how_it_was_measured(report: Report, tmp_path: Path):
     assert set(content["seconds"]) == {"preparation", "generated", "real", "comparison"}
     assert {name: content[name] for name in ("device", "processes")} == {"device": report.device, "processes": 1}
     curve = content["results"][0]["plots"]["convergence"]
-    assert [count for count, _ in curve][-1] == 12
+    assert [count for count, *_ in curve][-1] == 12
     assert curve[-1][1] == pytest.approx(content["results"][0]["value"], rel=1e-6)
+    for result in content["results"]:
+        interval = result["interval"]
+        assert interval["low"] <= result["value"] <= interval["high"]
+        assert (interval["level"], interval["resamples"], interval["seed"]) == (0.95, 1000, 0)
 
 
 def test_a_report_does_not_overwrite_a_file(report: Report, tmp_path: Path):
@@ -123,6 +129,32 @@ def test_a_report_does_not_overwrite_a_file(report: Report, tmp_path: Path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
+def test_the_worst_and_the_best_are_shown_beside_their_nearest_real_items(report: Report, tmp_path: Path):
+    html = (tmp_path / "report" / "report.html").read_text()
+    for result in report.results:
+        values = [extreme.value for extreme in result.extremes]
+        ends = [extreme.end for extreme in result.extremes]
+        assert ends == ["worst"] * 3 + ["best"] * 3
+        assert min(values[:3]) >= max(values[3:]) or (result.higher_is_better and max(values[:3]) <= min(values[3:]))
+        for extreme in result.extremes:
+            assert extreme.picture[:2] == b"\xff\xd8"
+            assert base64.b64encode(extreme.picture).decode() in html
+            assert (extreme.real_picture is not None) == (result.real is not None)
+    for result in json.loads((tmp_path / "report" / "report.json").read_text())["results"]:
+        assert set(result["extremes"][0]) == {"end", "item", "name", "value", "real_item", "real_name"}
+
+
+def test_a_stranger_among_the_generated_is_the_worst(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    install_index(tmp_path / "index", monkeypatch)
+    same = make_clips(8)
+    white = Clip(torch.full_like(same[0].frames, 255))
+    options = {"metrics": "fvd", "features": "random", "overrides": NETWORKS, "use_cache": False}
+    extremes = evaluate([*same[:5], white, *same[5:]], same, **options).results[0].extremes
+    assert (extremes[0].item, extremes[0].end) == (5, "worst")
+    assert extremes[-1].value == pytest.approx(0, abs=1e-3)
+    assert all(extreme.item - (extreme.item > 5) == extreme.real_item for extreme in extremes[3:])
+
+
 numbers = st.floats(-1e4, 1e4, allow_nan=False, width=32)
 
 
@@ -130,6 +162,7 @@ numbers = st.floats(-1e4, 1e4, allow_nan=False, width=32)
 def test_any_curve_can_be_drawn(points):
     assert "nan" not in line_chart(points, "clips", "FVD").lower()
     parsed(line_chart(points, "clips", "FVD"))
+    parsed(line_chart(points, "clips", "FVD", [(y / 2, 2 * y) for _, y in points]))
 
 
 @given(st.lists(st.tuples(numbers, numbers), min_size=1, max_size=9), st.lists(st.tuples(numbers, numbers), max_size=9))

@@ -9,6 +9,7 @@ import time
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from portraitzoo.hub.loading import LAST_CHECKPOINT, best_device, load
 from portraitzoo.media.clip import Clip
 from portraitzoo.metrics import stylegan_statistics
 from portraitzoo.metrics.extraction import Extraction, Progress
+from portraitzoo.metrics.extremes import illustrated
 from portraitzoo.metrics.feature_cache import default_cache
 from portraitzoo.metrics.features import Weights, tensor_checksum
 from portraitzoo.metrics.folders import FolderSource, MultiviewFolderSource
@@ -34,7 +36,7 @@ from portraitzoo.metrics.measures import FrechetMeasure, Measure, measures_named
 from portraitzoo.metrics.processes import Processes
 from portraitzoo.metrics.protocols import Protocol, get_protocol
 from portraitzoo.metrics.report import Report
-from portraitzoo.metrics.results import Gathered, Result
+from portraitzoo.metrics.results import Extreme, Gathered, Result
 from portraitzoo.metrics.side import Side
 from portraitzoo.metrics.sources import ClipSource, ModelSource, Source
 from portraitzoo.rendering.cameras import Camera
@@ -169,6 +171,9 @@ def evaluate(
     seconds["real"] = time.monotonic() - begun
     begun = time.monotonic()
     results = [_result(measure, left, right) for measure in measures]
+    if Processes.current().rank == 0:
+        for measure, result in zip(measures, results, strict=True):
+            result.extremes = _illustrated(measure, result, ours, theirs, extraction)
     seconds["comparison"] = time.monotonic() - begun
     report = Report(
         results=results,
@@ -274,6 +279,22 @@ def _side(source: Source | SavedStatistics, measures: Sequence[Measure], extract
 def _result(measure: Measure, generated: Side, real: Side | None) -> Result:
     other = real.gathered[measure.name] if real is not None and measure.two_sided else None
     return measure.result(generated.gathered[measure.name], other)
+
+
+def _illustrated(
+    measure: Measure,
+    result: Result,
+    generated: Source | SavedStatistics,
+    real: Source | SavedStatistics | None,
+    extraction: Extraction,
+) -> list[Extreme]:
+    """The worst and the best items with pictures, where the sides have any."""
+    if isinstance(generated, SavedStatistics):
+        return result.extremes
+    ours = partial(extraction.picture, generated, extraction.unit(generated, measure))
+    if real is None or isinstance(real, SavedStatistics) or not measure.two_sided:
+        return illustrated(result.extremes, ours, None)
+    return illustrated(result.extremes, ours, partial(extraction.picture, real, extraction.unit(real, measure)))
 
 
 def _warnings(generated: Side, real: Side | None, protocol: Protocol, results: Sequence[Result]) -> list[str]:

@@ -6,7 +6,7 @@ import dataclasses
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import torch
 from portraitzoo.errors import ZooError
 from portraitzoo.files import replacing
 from portraitzoo.media.clip import Clip
+from portraitzoo.metrics.extremes import strip
 from portraitzoo.metrics.feature_cache import Entry, FeatureCache, digest
 from portraitzoo.metrics.measures.base import Measure, Stage
 from portraitzoo.metrics.processes import Processes
@@ -29,8 +30,6 @@ Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many items are finished, and how many there are."""
 
 PREVIEWS = 4  # samples of a side that the report shows
-_STRIP_FRAMES = 8
-_STRIP_HEIGHT = 112
 
 
 @dataclass(frozen=True)
@@ -45,6 +44,7 @@ class Extraction:
         strict: whether an unreadable item is an error (else it is counted).
         enough: whether a side may have fewer items than the protocol asks for.
         progress: told about every finished item.
+        kept: strips of items by their number, of each source and unit that was passed through.
     """
 
     protocol: Protocol
@@ -54,6 +54,7 @@ class Extraction:
     strict: bool = False
     enough: bool = False
     progress: Progress = lambda what, done, total: None
+    kept: dict[tuple[int, Need], Callable[[int], bytes | None]] = field(default_factory=dict, init=False)
 
     def unit(self, source: Source, measure: Measure | type[Measure]) -> Need:
         """What the source is asked for: FID takes the frames of clips unless there are only images."""
@@ -87,6 +88,13 @@ class Extraction:
             served = [measure for measure in measures if self.unit(source, measure) == unit]
             _Pass(self, source, unit, served, side).run(self.listing(source, unit))
         return side
+
+    def picture(self, source: Source, unit: Need, number: int) -> tuple[str, bytes]:
+        """Name and JPEG strip of one item; it is loaded again unless its strip was kept."""
+        item = source.listing(unit, self.protocol, self.limit(unit) or 1).items[number]
+        name = f"{item.name}, frame {item.start}" if item.start else item.name
+        kept = self.kept.get((id(source), unit), lambda number: None)(number)
+        return name, kept or strip(source.load(item, unit, self.protocol, ()))
 
     def listing(self, source: Source, unit: Need) -> Listing:
         """Items of a source, known to be enough as far as listing can tell."""
@@ -140,6 +148,7 @@ class _Pass:
         self.pictures = None if extraction.cache is None else extraction.cache / digest(taken | {"of": "previews"})
         self.waiting: dict[Stage, list[tuple[int, _Loaded]]] = {stage: [] for stage in self.stages}
         self.previews: dict[int, bytes] = {}
+        extraction.kept[id(source), unit] = self._preview
 
     def run(self, listing: Listing) -> None:
         """Measure items in rounds, until there are as many good ones as wanted or none are left."""
@@ -210,7 +219,8 @@ class _Pass:
             self.extraction.progress(f"{self.unit} of {self.source.label}", done, wanted)
 
     def _take(self, items: Sequence[Item], index: int, loaded: _Loaded) -> None:
-        if index < PREVIEWS:
+        # What a model draws is dear: a picture of it must not cost a second draw.
+        if index < PREVIEWS or not self.source.threaded:
             self._keep_preview(index, loaded.clip)
         for stage in self.stages:
             if index not in self.caches[stage]:
@@ -269,7 +279,7 @@ class _Pass:
         return _Loaded(resized, _traits(clip))
 
     def _keep_preview(self, index: int, clip: Clip) -> None:
-        self.previews[index] = _strip(clip)
+        self.previews[index] = strip(clip)
         if self.pictures is not None:
             with replacing(self.pictures / f"{index}.jpg") as path:
                 path.write_bytes(self.previews[index])
@@ -337,13 +347,3 @@ def _resized(clip: Clip, size: int) -> Clip:
         return clip
     frames = [cv2.resize(frame, (size, size), interpolation=cv2.INTER_LINEAR) for frame in clip.frames.numpy()]
     return dataclasses.replace(clip, frames=torch.from_numpy(np.stack(frames)), cameras=None, maps={})
-
-
-def _strip(clip: Clip) -> bytes:
-    """A few frames side by side as a JPEG."""
-    shown = torch.linspace(0, len(clip) - 1, min(len(clip), _STRIP_FRAMES)).round().long()
-    height, width = clip.frames.shape[1:3]
-    size = (max(1, round(width * _STRIP_HEIGHT / height)), _STRIP_HEIGHT)
-    frames = [cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in clip.frames[shown].numpy()]
-    strip = cv2.cvtColor(np.concatenate(frames, axis=1), cv2.COLOR_RGB2BGR)
-    return cv2.imencode(".jpg", strip, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()

@@ -13,22 +13,42 @@ Point = tuple[float, float]
 _Scale = Callable[[float], float]
 
 
-def line_chart(points: Sequence[Point], x_label: str, y_label: str) -> str:
-    """A curve through ``points`` (x above 0, on a logarithmic axis; y from 0), each with its value as a tooltip."""
+def line_chart(points: Sequence[Point], x_label: str, y_label: str, band: Sequence[Point] = ()) -> str:
+    """A curve through ``points`` (x above 0, on a logarithmic axis; y from 0), each with its value as a tooltip.
+
+    Args:
+        points: (x, y), rising in x.
+        x_label: under the axis.
+        y_label: beside the axis.
+        band: lower and upper end at each point, drawn as a band behind the curve.
+    """
     xs, ys = [x for x, _ in points], [y for _, y in points]
     low, high = math.log(min(xs)), math.log(max(xs))
     to_x = _scale(low, high, _LEFT, WIDTH - _RIGHT)
-    y_ticks = _ticks(0.0, max(ys))
+    y_ticks = _ticks(0.0, max(ys + [end for _, end in band]))
     to_y = _scale(0.0, y_ticks[-1], HEIGHT - _BOTTOM, _TOP)
     places = [(to_x(math.log(x)), to_y(y)) for x, y in points]
     path = " ".join(f"{'L' if index else 'M'}{x:.1f} {y:.1f}" for index, (x, y) in enumerate(places))
+    told = [f"{x:g}: {y:.5g}" for x, y in points]
+    if band:
+        told = [f"{text}, interval {start:.5g} to {end:.5g}" for text, (start, end) in zip(told, band, strict=True)]
     dots = "".join(
-        f'<circle class="generated" cx="{px:.1f}" cy="{py:.1f}" r="3.5"><title>{x:g}: {y:.5g}</title></circle>'
-        for (px, py), (x, y) in zip(places, points, strict=True)
+        f'<circle class="generated" cx="{x:.1f}" cy="{y:.1f}" r="3.5"><title>{escape(text)}</title></circle>'
+        for (x, y), text in zip(places, told, strict=True)
     )
     labelled = xs if len(xs) <= 5 else xs[::2] if len(xs) % 2 else xs[1::2]
     axes = _y_axis(y_ticks, to_y, y_label) + _x_axis([(to_x(math.log(x)), f"{x:g}") for x in labelled], x_label)
-    return _svg(axes + f'<path class="curve" d="{path}"/>' + dots, f"{y_label} against {x_label}")
+    filled = _band([x for x, _ in places], [(to_y(start), to_y(end)) for start, end in band]) if band else ""
+    return _svg(axes + filled + f'<path class="curve" d="{path}"/>' + dots, f"{y_label} against {x_label}")
+
+
+def _band(xs: Sequence[float], ends: Sequence[Point]) -> str:
+    """The area between the lower and the upper ends; a bar where there is one point only."""
+    if len(xs) == 1:
+        xs, ends = [xs[0] - 4, xs[0] + 4], [ends[0], ends[0]]
+    corners = [(x, upper) for x, (_, upper) in zip(xs, ends, strict=True)]
+    corners += [(x, lower) for x, (lower, _) in zip(xs, ends, strict=True)][::-1]
+    return f'<polygon class="band" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in corners)}"/>'
 
 
 def scatter(generated: Sequence[Point], real: Sequence[Point], x_label: str, y_label: str) -> str:

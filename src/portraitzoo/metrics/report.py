@@ -103,7 +103,8 @@ class Report:
         for result in self.results:
             notes = f"   [{'; '.join(self.notes(result))}]" if self.notes(result) else ""
             arrow = "↑" if result.higher_is_better else "↓"
-            lines.append(f"  {result.title:<{width}} {arrow} {number(result):<18} {counts(result)}{notes}")
+            told = "; ".join(filter(None, (counts(result), spread(result))))
+            lines.append(f"  {result.title:<{width}} {arrow} {number(result):<18} {told}{notes}")
         return "\n".join(lines + [f"  warning: {warning}" for warning in self.warnings])
 
     def __str__(self) -> str:
@@ -133,9 +134,21 @@ class Report:
 
 def number(result: Result) -> str:
     """Value with as many digits as are worth reading, and the standard deviation if there is one."""
-    digits = 4 if abs(result.value) < 10 else 2
-    value = f"{result.value:.{digits}f}" if result.value == 0 or abs(result.value) >= 1e-3 else f"{result.value:.3g}"
+    value = _digits(result.value)
     return value if result.std is None else f"{value} ± {result.std:.3g}"
+
+
+def _digits(value: float) -> str:
+    digits = 4 if abs(value) < 10 else 2
+    return f"{value:.{digits}f}" if value == 0 or abs(value) >= 1e-3 else f"{value:.3g}"
+
+
+def spread(result: Result) -> str:
+    """The interval as text, with what it is; empty if there is none."""
+    if result.interval is None:
+        return ""
+    ends = f"{_digits(result.interval.low)} to {_digits(result.interval.high)}"
+    return f"{result.interval.level:.0%} interval {ends}"
 
 
 def counts(result: Result) -> str:
@@ -150,6 +163,8 @@ def counts(result: Result) -> str:
 def _result(result: Result, notes: list[str]) -> dict[str, Any]:
     content = dataclasses.asdict(result)
     content["notes"] = notes
+    for extreme in content["extremes"]:
+        del extreme["picture"], extreme["real_picture"]  # the page has them
     content["comparable"] = result.comparable
     return content
 

@@ -10,8 +10,8 @@ from importlib import resources
 from string import Template
 
 from portraitzoo.metrics.plots import histogram, line_chart, scatter
-from portraitzoo.metrics.report import Report, counts, number
-from portraitzoo.metrics.results import Result
+from portraitzoo.metrics.report import Report, counts, number, spread
+from portraitzoo.metrics.results import Extreme, Result
 from portraitzoo.metrics.side import Side
 
 
@@ -30,6 +30,7 @@ def page(report: Report) -> str:
         if report.warnings
         else "",
         samples=_samples(report),
+        extremes=_extremes(report.results),
         figures=_figures(report.results),
         protocol=_protocol(report),
         networks=_networks(report.results),
@@ -75,12 +76,12 @@ def _banner(report: Report) -> str:
 
 
 def _card(result: Result, notes: Sequence[str]) -> str:
-    value, _, spread = number(result).partition(" ± ")
-    small = f" <small>± {escape(spread)}</small>" if spread else ""
+    value, _, std = number(result).partition(" ± ")
+    small = f" <small>± {escape(std)}</small>" if std else ""
     better = "higher is better" if result.higher_is_better else "lower is better"
     return (
         f'<div class="card">{_tag("div", result.title, "name")}<div class="value">{escape(value)}{small}</div>'
-        f"{_tag('div', f'{better}; {counts(result)}', 'count')}"
+        f"{_tag('div', spread(result), 'count')}{_tag('div', f'{better}; {counts(result)}', 'count')}"
         f"{''.join(_tag('span', note, 'tag') for note in notes)}</div>"
     )
 
@@ -95,13 +96,45 @@ def _samples(report: Report) -> str:
                 continue
             what = "heads: front, side, side, front" if unit == "subjects" else unit
             strips = "".join(
-                f'<img class="strip" alt="sample {index} of the {name} side" '
-                f'src="data:image/jpeg;base64,{base64.b64encode(picture).decode()}">'
-                for index, picture in enumerate(pictures)
+                _strip(picture, f"sample {index} of the {name} side") for index, picture in enumerate(pictures)
             )
             caption = f'<figcaption><b class="side-{name}">{name.capitalize()}</b> {what}</figcaption>'
             figures.append(f"<figure>{caption}{strips}</figure>")
     return _section("Samples", f'<div class="figures">{"".join(figures)}</div>') if figures else ""
+
+
+def _strip(picture: bytes, description: str) -> str:
+    source = f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}"
+    return f'<img class="strip" alt="{escape(description, quote=True)}" src="{source}">'
+
+
+def _extremes(results: Sequence[Result]) -> str:
+    figures = [
+        figure for result in results for end in ("worst", "best") if (figure := _end(result, end, result.extremes))
+    ]
+    return _section("Worst and best", f'<div class="figures">{"".join(figures)}</div>') if figures else ""
+
+
+def _end(result: Result, end: str, extremes: Sequence[Extreme]) -> str:
+    """The items at one end; those of a distance between sets each beside the nearest real one."""
+    chosen = [extreme for extreme in extremes if extreme.end == end]
+    if not chosen:
+        return ""
+    if any(extreme.real_item is not None for extreme in chosen):
+        where = "farthest from" if end == "worst" else "nearest to"
+        caption = f"generated {where} the real ones in feature space, each with the nearest real one under it"
+    else:
+        caption = f"{end} by value"
+    shown = ""
+    for extreme in chosen:
+        said = f"{extreme.name}: {extreme.value:.4g}"
+        shown += _tag("p", said, "strip-name side-generated")
+        shown += _strip(extreme.picture, f"{end} of {result.title}, {said}") if extreme.picture else ""
+        if extreme.real_name is not None:
+            shown += _tag("p", extreme.real_name, "strip-name side-real")
+            if extreme.real_picture:
+                shown += _strip(extreme.real_picture, f"nearest real item, {extreme.real_name}")
+    return f"<figure><figcaption>{_tag('b', result.title)}: {escape(caption)}</figcaption>{shown}</figure>"
 
 
 def _figures(results: Sequence[Result]) -> str:
@@ -120,12 +153,17 @@ def _figures(results: Sequence[Result]) -> str:
                 )
             )
         if len(result.plots.get("convergence", [])) > 1:
-            chart = line_chart(result.plots["convergence"], f"{result.unit} on each side", result.title)
-            figures.append(_figure(title, "as the number of samples grows: a curve that still falls is bias", chart))
+            curve = result.plots["convergence"]
+            sides = f"{result.unit} on each side" if result.plots.get("plane") else f"generated {result.unit}"
+            chart = line_chart([point[:2] for point in curve], sides, result.title, [point[2:] for point in curve])
+            said = "as the number of samples grows, with its interval: a curve that still falls is bias"
+            figures.append(_figure(title, said, chart))
         if result.plots.get("values"):
             chart = histogram(result.plots["values"], result.title, result.unit)
             figures.append(_figure(title, f"values of {len(result.plots['values'])} {result.unit}", chart))
-    return _section("A closer look", f'<div class="figures">{"".join(figures)}</div>') if figures else ""
+    if not figures:
+        return ""
+    return _section("A closer look", f'<div class="figures">{"".join(figures)}</div>{_intervals(results)}')
 
 
 def _figure(title: str, caption: str, chart: str) -> str:
@@ -141,6 +179,21 @@ def _protocol(report: Report) -> str:
             text += escape(f" instead of the published {modified[name][0]}")
         rows.append(_row(name.replace("_", " "), text, "changed" if name in modified else ""))
     return "".join(rows)
+
+
+def _intervals(results: Sequence[Result]) -> str:
+    """How the intervals were made, said once."""
+    found = [result.interval for result in results if result.interval is not None]
+    if not found:
+        return ""
+    methods = "; ".join(dict.fromkeys(interval.method for interval in found))
+    text = (
+        f"Intervals hold the expected value at this number of samples in {found[0].level:.0%} of repeated experiments: "
+        f"{methods}, {found[0].resamples} resamples, seed {found[0].seed}. They tell how far the choice of samples "
+        "moves a number. The bias of a distance that is made from few samples is not in them, the curve shows it; and "
+        "items are taken as independent, which windows of one video are not."
+    )
+    return _tag("p", text, "soft")
 
 
 def _networks(results: Sequence[Result]) -> str:

@@ -4,15 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float32
 
+from portraitzoo.metrics.bootstrap import Interval
 from portraitzoo.metrics.frechet import FeatureStatistics
 
 KEPT_ROWS = 5000  # rows of a side that stay in memory beside the running sums, for the plots
+
+
+@dataclass(frozen=True)
+class Extreme:
+    """An item at one end of the ranking.
+
+    Attributes:
+        end: ``worst`` or ``best``.
+        item: its number on the generated side.
+        name: what it is called.
+        value: of the metric for this item; for a distance between sets, how far it lies from the nearest real item.
+        real_item: number of that real item, where there is one.
+        real_name: what that is called.
+        picture: JPEG of a few of its frames.
+        real_picture: the same of the real item.
+    """
+
+    end: Literal["worst", "best"]
+    item: int
+    name: str
+    value: float
+    real_item: int | None = None
+    real_name: str | None = None
+    picture: bytes | None = None
+    real_picture: bytes | None = None
 
 
 @dataclass
@@ -24,6 +50,7 @@ class Result:
         title: name in tables.
         value: the number.
         std: standard deviation over heads, or None for a distance between sets.
+        interval: where the value lies as far as the choice of items goes; None if that is not known.
         higher_is_better: direction.
         unit: what is counted: clips, images or heads.
         generated: how many of them on the generated side.
@@ -34,6 +61,7 @@ class Result:
         plots: data of the report's plots (``convergence``, ``plane``, ``values``).
         items: name and value of each item by itself, in order, where the metric has such a value: what the worst and
             the best are found by.
+        extremes: the worst items and the best ones, the worst first.
     """
 
     metric: str
@@ -49,6 +77,8 @@ class Result:
     extra: dict[str, Any] = field(default_factory=dict)
     plots: dict[str, Any] = field(default_factory=dict)
     items: list[tuple[str, float]] = field(default_factory=list)
+    interval: Interval | None = None
+    extremes: list[Extreme] = field(default_factory=list)
 
     @property
     def comparable(self) -> bool:

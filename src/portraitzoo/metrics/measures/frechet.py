@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import ClassVar
 
 from portraitzoo.errors import ZooError
-from portraitzoo.metrics.feature_space import convergence, principal_plane
+from portraitzoo.metrics.extremes import by_neighbours
+from portraitzoo.metrics.feature_space import examine
 from portraitzoo.metrics.frechet import FeatureStatistics, frechet_distance
 from portraitzoo.metrics.measures.base import Measure
 from portraitzoo.metrics.measures.features import ImageFeatures, VideoFeatures
@@ -60,7 +61,7 @@ class FrechetMeasure(Measure):
     unit: ClassVar[str]
 
     def result(self, generated: Gathered, real: Gathered | None) -> Result:
-        """The distance, how it falls with the number of samples, and both sets on their principal plane."""
+        """The distance, how sure it is, how it falls with the number of items, and both sets on a plane."""
         assert real is not None and generated.statistics is not None and real.statistics is not None
         ours, theirs = generated.statistics, real.statistics
         counts = {"generated": ours.num_items, "real": theirs.num_items}
@@ -69,9 +70,8 @@ class FrechetMeasure(Measure):
         if few:
             said = " and ".join(f"{counts[side]} {side}" for side in few)
             notes.append(f"rank-deficient ({said} {self.unit} for {ours.num_features} features)")
-        rows = generated.matrix(), real.matrix()
         value = float(frechet_distance(ours, theirs))
-        curve = convergence(*rows, ddof=self.protocol.ddof)
+        seen = examine(generated, real, value, self.protocol.ddof)
         result = Result(
             metric=self.name,
             title=self.title,
@@ -83,7 +83,9 @@ class FrechetMeasure(Measure):
             real=theirs.num_items,
             notes=notes,
             extra={"ddof": self.protocol.ddof},
-            plots={"convergence": curve, "plane": principal_plane(*rows)},
+            plots=seen.plots,
+            interval=seen.interval,
+            extremes=by_neighbours(generated, real),
         )
         return self._described(result)
 

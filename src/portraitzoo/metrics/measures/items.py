@@ -9,6 +9,8 @@ import numpy as np
 from jaxtyping import Float
 
 from portraitzoo.errors import ZooError
+from portraitzoo.metrics.bootstrap import of_mean
+from portraitzoo.metrics.extremes import by_value
 from portraitzoo.metrics.measures.base import Measure
 from portraitzoo.metrics.results import Gathered, Result
 
@@ -48,11 +50,12 @@ class ItemMeasure(Measure):
         skipped = int((~usable).sum())
         means = [self.mean(row[np.isfinite(row)]) if np.isfinite(row).any() else np.nan for row in values]
         each = np.array([mean for mean in means if np.isfinite(mean)])
+        value = self.mean(numbers[usable])
         names = [generated.names.get(index, str(index)) for index in generated.rows]
         result = Result(
             metric=self.name,
             title=self.title,
-            value=self.mean(numbers[usable]),
+            value=value,
             std=float(each.std()),
             higher_is_better=self.higher_is_better,
             unit=self.unit,
@@ -62,5 +65,7 @@ class ItemMeasure(Measure):
             extra={"median": float(np.median(each)), **self.extra(values)},
             plots={"values": each.tolist()},
             items=[(name, float(mean)) for name, mean in zip(names, means, strict=True) if np.isfinite(mean)],
+            interval=of_mean(value, each),
         )
+        result.extremes = by_value(result.items, generated, self.higher_is_better)
         return self._described(result)

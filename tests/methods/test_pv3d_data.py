@@ -1,5 +1,4 @@
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,10 +10,8 @@ from portraitzoo.errors import MediaError, ZooError
 from portraitzoo.media.video import write_video
 from portraitzoo.methods.pv3d.data import (
     ClipPairs,
-    ClipStream,
     PV3DDataModule,
     find_clips,
-    frame_pair,
     to_network,
     window_bound,
 )
@@ -106,12 +103,6 @@ def test_clips_in_memory_are_those_on_disk(plain, size):
         assert torch.equal(on_disk.cameras, in_memory.cameras)
 
 
-@given(st.floats(0, 1), st.floats(0, 1), st.integers(1, 40))
-def test_pair_rule_stays_within_the_window(early, late, window):
-    first, second = frame_pair(early, late, window)
-    assert 0 <= first <= second < window
-
-
 @given(st.integers(1, 300), st.integers(1, 32))
 def test_windows_lie_within_the_clip(total, window):
     last_start = window_bound(total, window) - 1
@@ -123,29 +114,6 @@ def test_a_clip_shorter_than_the_window_repeats_its_last_frame(tmp_path):
     write_clip(tmp_path / "short.mp4", tmp_path / "short.json", count=4)
     pairs = ClipPairs(find_clips(tmp_path), 16, mirror=0.0)
     assert torch.isfinite(torch.stack([pairs[(p, 0)].frames for p in range(10)])).all()
-
-
-@given(st.integers(1, 5), st.integers(0, 50), st.sampled_from([1, 2, 4]))
-def test_any_number_of_processes_sees_the_same_stream(clips, updates, world):
-    dataset = SimpleNamespace(__len__=lambda: clips)
-    dataset = [None] * clips
-
-    def stream(rank, world):
-        return list(ClipStream(dataset, 8, 16, lambda: updates * 8, rank, world, seed=1))
-
-    whole = stream(0, 1)
-    parts = [stream(rank, world) for rank in range(world)]
-    share = 8 // world
-    joined = [part[i : i + share] for i in range(0, len(parts[0]), share) for part in parts]
-    assert [item for block in joined for item in block] == whole
-    assert [position for position, _ in whole] == list(range(updates * 8, updates * 8 + 16))
-
-
-def test_every_clip_comes_once_in_each_pass():
-    stream = list(ClipStream([None] * 6, 6, 18, lambda: 0, seed=2))
-    passes = [tuple(clip for _, clip in stream[i : i + 6]) for i in range(0, 18, 6)]
-    assert all(sorted(turn) == list(range(6)) for turn in passes)
-    assert len(set(passes)) > 1, "passes are shuffled afresh"
 
 
 def module(root, **options):

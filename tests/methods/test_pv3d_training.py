@@ -21,7 +21,7 @@ from portraitzoo.media.video import write_video
 from portraitzoo.methods.pv3d.data import PV3DDataModule
 from portraitzoo.methods.pv3d.discriminator import DiscriminatorConfig
 from portraitzoo.methods.pv3d.network import PV3DConfig
-from portraitzoo.methods.pv3d.training import PV3DTraining, beta_times
+from portraitzoo.methods.pv3d.training import PV3DTraining
 from portraitzoo.rendering.camera_files import save_cameras
 from portraitzoo.rendering.cameras import Camera
 from portraitzoo.training.evaluation import Evaluation
@@ -262,17 +262,6 @@ def test_recipes_are_complete(name, capsys):
         assert settings["losses"]["video"] == 0.65
         assert settings["network"]["channel_base"] == 32768
         assert settings["network"]["render_resolution"] == (64 if name == "voxceleb-res64" else 128)
-
-
-def test_times_of_generated_pairs_follow_their_distributions():
-    uniforms = torch.rand(2, 20_000, generator=torch.Generator().manual_seed(0))
-    times = beta_times(*uniforms)
-    assert ((times >= 0) & (times <= 1)).all()
-    assert (times[:, 0] <= times[:, 1]).all()
-    # One draw of Beta(2, 1), mean 2/3, and one of Beta(1, 2), mean 1/3: their means add up to 1.
-    assert abs(times.sum(dim=1).mean() - 1) < 0.01
-    drawn = torch.distributions.Beta(torch.tensor([2.0, 1.0]), torch.tensor([1.0, 2.0])).sample((20_000,))
-    assert torch.allclose(times.mean(dim=0), drawn.sort(dim=1).values.mean(dim=0), atol=0.01)
 
 
 def recipe(root: Path, clips: Path, steps: int, **trainer_options) -> Path:

@@ -13,10 +13,11 @@ from portraitzoo.hub.conversion import our_name
 from portraitzoo.layers.mapping import AVERAGE_DECAY
 from portraitzoo.methods.pv3d.discriminator import DiscriminatorConfig, ImageDiscriminator, VideoDiscriminator
 from portraitzoo.methods.pv3d.network import Generator
-from portraitzoo.methods.pv3d.objective import Draws, LossWeights, Objective, PhaseLoss, Stage
+from portraitzoo.methods.pv3d.objective import Draws, LossWeights, Objective, Stage
 from portraitzoo.methods.pv3d.weights import DISCRIMINATOR_TABLE, DROPS, GENERATOR_TABLE
 from portraitzoo.rendering.volume import RaySampling
 from portraitzoo.training.gradients import training_only
+from portraitzoo.training.phases import PhaseLoss
 from portraitzoo.training.schedules import Schedules
 
 OUR_NAMES = {
@@ -132,7 +133,10 @@ def check_phase(
 ) -> None:
     prefix = f"out.{moment}.{phase}."
     loss.total.backward()
-    found = {"loss": loss.total, "part_img": loss.image, "part_vid": loss.video}
+    parts = {"part_img": ("image", "variation"), "part_vid": ("video",)}
+    found = {"loss": loss.total}
+    for theirs, ours in parts.items():
+        found[theirs] = sum((loss.parts[name] for name in ours if name in loss.parts), torch.zeros(()))
     found |= {theirs: loss.observed[ours] for theirs, ours in OUR_NAMES.items() if ours in loss.observed}
     for name, value in found.items():
         if prefix + name in arrays:

@@ -5,9 +5,10 @@ from collections.abc import Callable
 import torch
 from reference import Arrays
 
-from portraitzoo.methods.pv3d.data import frame_pair, to_network, window_bound
+from portraitzoo.methods.pv3d.data import to_network, window_bound
 from portraitzoo.training.adversarial import discriminator_loss, generator_loss
 from portraitzoo.training.blur import blur
+from portraitzoo.training.frame_pairs import frame_pair
 from portraitzoo.training.regularisers import density_variation
 from portraitzoo.training.schedules import Schedules, ema_beta
 

@@ -10,27 +10,26 @@ A camera file is a list over frames of ``[frame name, 25 floats]`` or of 25 floa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
-from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.nn.functional import interpolate
-from torch.utils.data import DataLoader, Dataset
-from torch.utils.data.distributed import DistributedSampler
+from torch.utils.data import Dataset
 
-from portraitzoo.errors import MediaError, ZooError
+from portraitzoo.errors import MediaError
 from portraitzoo.media.video import VideoReader, find_videos
 from portraitzoo.rendering.camera_files import load_cameras
 from portraitzoo.rendering.cameras import Camera
 from portraitzoo.training.draws import numpy_generator
+from portraitzoo.training.frame_pairs import frame_pair
+from portraitzoo.training.stream import StreamDataModule
 
 OFFICIAL_LIST = "voxceleb.list"
 GENERATING_PHASES = 3
@@ -103,18 +102,6 @@ def check_clip(clip: ClipFiles) -> None:
 def window_bound(total: int, window: int = 16) -> int:
     """Exclusive upper bound of a window's first frame in a clip of ``total`` frames."""
     return max(1, total - window - 1)
-
-
-def frame_pair(early: float, late: float, window: int = 16) -> tuple[int, int]:
-    """Frames of a window shown as a pair: the sorted whole parts of ``window * early`` and ``window * late``.
-
-    Args:
-        early: draw from Beta(2, 1) in [0, 1].
-        late: draw from Beta(1, 2) in [0, 1].
-        window: frames of the window.
-    """
-    first, second = (min(int(window * draw), window - 1) for draw in (early, late))
-    return min(first, second), max(first, second)
 
 
 def to_network(
@@ -223,64 +210,7 @@ class ClipPairs(Dataset[PairBatch]):
         return ((image + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
-class ClipStream(DistributedSampler[ClipPairs]):
-    """This process's part of the endless stream of training samples.
-
-    The stream is one shuffled pass over the clips after another. Update k takes the positions ``k * batch_size`` and
-    following, each process a contiguous part, so that any number of processes sees the same samples at update k.
-
-    Args:
-        dataset: the clips.
-        batch_size: samples of one update, over all processes.
-        length: samples of one epoch of the trainer, over all processes.
-        start: tells the position to go on from when an epoch begins.
-        rank: this process.
-        world_size: number of processes; must divide ``batch_size``.
-        seed: seed of the shuffles.
-    """
-
-    def __init__(
-        self,
-        dataset: ClipPairs,
-        batch_size: int,
-        length: int,
-        start: Callable[[], int],
-        rank: int = 0,
-        world_size: int = 1,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(dataset, num_replicas=world_size, rank=rank, seed=seed)
-        self.batch_size, self.length, self.start = batch_size, length, start
-
-    def __len__(self) -> int:
-        return max(self.length // self.batch_size, 1) * self.batch_size // self.num_replicas
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:  # type: ignore[override]
-        share = self.batch_size // self.num_replicas
-        first = self.start() + self.rank * share
-        clips = len(self.dataset)  # type: ignore[arg-type]
-        for block in range(len(self) // share):
-            for position in range(first + block * self.batch_size, first + block * self.batch_size + share):
-                turn, place = divmod(position, clips)
-                yield position, int(self._order(turn)[place])
-
-    @lru_cache(maxsize=2)  # noqa: B019 - two passes of one sampler, which lives as long as the run
-    def _order(self, turn: int) -> Int[np.ndarray, " clips"]:
-        return numpy_generator(self.seed, turn).permutation(len(self.dataset))  # type: ignore[arg-type]
-
-
-class StreamLoader(DataLoader[PairBatch]):
-    """Loader of a :class:`ClipStream`, whose place follows from the trainer's step: it needs no state of its own."""
-
-    def state_dict(self) -> dict[str, object]:
-        """Nothing; its presence tells Lightning that stopping within an epoch is safe."""
-        return {}
-
-    def load_state_dict(self, state_dict: dict[str, object]) -> None:
-        """Nothing to load."""
-
-
-class PV3DDataModule(LightningDataModule):
+class PV3DDataModule(StreamDataModule):
     """Clips of a folder as batches of frame pairs.
 
     Args:
@@ -314,82 +244,18 @@ class PV3DDataModule(LightningDataModule):
         predictions: int = 16,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        self.val_root, self.predictions = val_root, predictions
-        self.root, self.batch_size, self.num_workers = root, batch_size, num_workers
-        self.image_resolution, self.mirror, self.window, self.in_memory = image_resolution, mirror, window, in_memory
-        self.clips_per_epoch, self.check, self.seed = clips_per_epoch, check, seed
-        self.dataset: ClipPairs | None = None
-        self.held_out: ClipPairs | None = None
+        super().__init__(root, batch_size, num_workers, clips_per_epoch, image_resolution, val_root, predictions, seed)
+        self.mirror, self.window, self.in_memory, self.check = mirror, window, in_memory, check
 
-    def setup(self, stage: str | None = None) -> None:
-        """Find, check and, if asked to, decode the clips.
+    def open(self, root: str, training: bool) -> ClipPairs:
+        """Pairs of the clips of a folder, each clip checked and, if asked to, decoded.
 
         Raises:
             MediaError: naming the first clip that cannot be used.
-            ZooError: if the number of devices does not divide the batch.
         """
-        if self.dataset is not None or stage == "predict":
-            return
-        devices = self.trainer.world_size if self.trainer else 1
-        if self.batch_size < 1 or self.batch_size % devices:
-            raise ZooError(
-                f"a batch of {self.batch_size} clips cannot be split over {devices} devices: change batch_size"
-            )
-        if stage in ("fit", None):
-            self.dataset = self._pairs(self.root, self.mirror)
-        held_out = self.val_root or (None if stage in ("fit", None) else self.root)
-        if held_out is not None:
-            self.held_out = self._pairs(held_out, mirror=0.0)
-
-    def train_dataloader(self) -> StreamLoader:
-        """Batches of :class:`PairBatch`, from the sample that the trainer's step says on."""
-        assert self.dataset is not None and self.trainer is not None
-        trainer = self.trainer
-        sampler = ClipStream(
-            self.dataset,
-            self.batch_size,
-            self.clips_per_epoch or len(self.dataset),
-            start=lambda: trainer.global_step * self.batch_size,
-            rank=trainer.global_rank,
-            world_size=trainer.world_size,
-            seed=self.seed,
-        )
-        return StreamLoader(
-            self.dataset,
-            batch_size=self.batch_size // trainer.world_size,
-            sampler=sampler,
-            num_workers=self.num_workers,
-            pin_memory=torch.cuda.is_available(),
-            persistent_workers=self.num_workers > 0,
-        )
-
-    def val_dataloader(self) -> DataLoader[PairBatch] | list[Any]:
-        """One pair of every held-out clip, the same pairs every time; nothing where no clips are held out."""
-        if self.held_out is None:
-            return []
-        devices = self.trainer.world_size if self.trainer else 1
-        pairs = [self.held_out[place, place] for place in range(len(self.held_out))]
-        return DataLoader(pairs, batch_size=self.batch_size // devices)  # type: ignore[arg-type]
-
-    def test_dataloader(self) -> DataLoader[PairBatch] | list[Any]:
-        """The same as for validation."""
-        return self.val_dataloader()
-
-    def predict_dataloader(self) -> DataLoader[int]:
-        """Seeds."""
-        return DataLoader(range(self.predictions), batch_size=1)  # type: ignore[arg-type]
-
-    def _pairs(self, root: str, mirror: float) -> ClipPairs:
         clips = find_clips(root)
         if self.check:
             with ThreadPoolExecutor() as pool:
                 list(pool.map(check_clip, clips))
-        resolution = self.image_resolution or self._network_resolution()
-        return ClipPairs(clips, resolution, mirror, self.window, self.in_memory, self.seed)
-
-    def _network_resolution(self) -> int:
-        config = getattr(self.trainer.lightning_module, "config", None) if self.trainer else None
-        if config is None:
-            raise ZooError("image_resolution is not known before a model is: give it")
-        return int(config.image_resolution)
+        mirror = self.mirror if training else 0.0
+        return ClipPairs(clips, self.resolution(), mirror, self.window, self.in_memory, self.seed)

@@ -25,6 +25,7 @@ from portraitzoo.rendering.cameras import Camera
 from portraitzoo.rendering.volume import RaySampling
 from portraitzoo.training.adversarial import discriminator_loss, generator_loss
 from portraitzoo.training.blur import blur
+from portraitzoo.training.phases import PhaseLoss
 from portraitzoo.training.regularisers import density_variation, gradient_penalty
 
 Noise = Literal["random", "const", "none"]
@@ -113,26 +114,6 @@ class Scores:
     video_input: Float[Tensor, "batch 7 height width"]
 
 
-@dataclass(frozen=True)
-class PhaseLoss:
-    """Loss of one phase.
-
-    Attributes:
-        image: weighted part of the image discriminator (or of the density regulariser).
-        video: weighted part of the video discriminator.
-        observed: quantities worth logging (scores, penalties, generated images), detached.
-    """
-
-    image: Float[Tensor, ""]
-    video: Float[Tensor, ""]
-    observed: dict[str, Tensor]
-
-    @property
-    def total(self) -> Float[Tensor, ""]:
-        """The loss to differentiate."""
-        return self.image + self.video
-
-
 def paired(per_clip: Float[Tensor, "batch width"]) -> Float[Tensor, "frames width"]:
     """Repeat a value of each clip for its two frames."""
     return per_clip.repeat_interleave(2, dim=0)
@@ -180,8 +161,10 @@ class Objective:
         output = self.generate(draws, stage)
         scores = self.judge(_generated(output, draws), stage)
         return PhaseLoss(
-            image=self.weights.image * generator_loss(scores.image),
-            video=self.weights.video * generator_loss(scores.video),
+            parts={
+                "image": self.weights.image * generator_loss(scores.image),
+                "video": self.weights.video * generator_loss(scores.video),
+            },
             observed={
                 "fake_image": scores.image.detach(),
                 "fake_video": scores.video.detach(),
@@ -211,7 +194,7 @@ class Objective:
         both = torch.cat([near, near + PERTURBATION * offsets], dim=1)
         density, beside = self.generator.field(both, planes)[0].chunk(2, dim=1)
         loss = self.weights.density * self.generator_interval * density_variation(density, beside)
-        return PhaseLoss(loss, torch.zeros_like(loss), {"density": density.detach(), "density_nearby": beside.detach()})
+        return PhaseLoss({"variation": loss}, {"density": density.detach(), "density_nearby": beside.detach()})
 
     def discriminator_main(self, draws: Draws, real: Frames, stage: Stage) -> PhaseLoss:
         """Logistic loss of generated and real pairs. The only phase that moves the mapping's average w."""
@@ -235,8 +218,10 @@ class Objective:
         video = gradient_penalty(scores.video, [scores.video_input])
         scale = self.weights.r1_gamma / 2 * self.discriminator_interval
         return PhaseLoss(
-            image=self.weights.image * scale * image.mean(),
-            video=self.weights.video * scale * video.mean(),
+            parts={
+                "image": self.weights.image * scale * image.mean(),
+                "video": self.weights.video * scale * video.mean(),
+            },
             observed={"image_penalty": image.detach(), "video_penalty": video.detach()},
         )
 
@@ -279,8 +264,10 @@ class Objective:
         fake_scores = self.judge(fakes, stage)
         real_scores = self.judge(real, stage)
         return PhaseLoss(
-            image=self.weights.image * discriminator_loss(fake_scores.image, real_scores.image),
-            video=self.weights.video * discriminator_loss(fake_scores.video, real_scores.video),
+            parts={
+                "image": self.weights.image * discriminator_loss(fake_scores.image, real_scores.image),
+                "video": self.weights.video * discriminator_loss(fake_scores.video, real_scores.video),
+            },
             observed={
                 "fake_image": fake_scores.image.detach(),
                 "fake_video": fake_scores.video.detach(),

@@ -10,10 +10,7 @@ A run's folder (``trainer.default_root_dir``) holds::
     predictions/SEED.mp4      clips of `zoo predict`
     checkpoints/last.ckpt     everything that resuming needs; beside it older ones
 
-A checkpoint is a Lightning checkpoint of plain values: ``state_dict`` holds ``generator.*`` (in training),
-``generator_ema.*`` (its average, the one to use), ``image_discriminator.*``, ``video_discriminator.*`` and
-``num_samples`` (clips seen); ``portraitzoo`` is ``{"family": "pv3d", "network": {...}, "discriminator": {...}, ...}``
-with the fields of the configurations.
+What a checkpoint holds is told by :class:`portraitzoo.training.phases.PhasedTraining`.
 """
 
 from __future__ import annotations
@@ -22,13 +19,10 @@ import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int, UInt8
-from lightning.pytorch import LightningModule
-from lightning.pytorch.core.optimizer import LightningOptimizer
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from portraitzoo.media.images import to_uint8
@@ -36,15 +30,14 @@ from portraitzoo.methods.pv3d.data import PairBatch
 from portraitzoo.methods.pv3d.discriminator import DiscriminatorConfig, ImageDiscriminator, VideoDiscriminator
 from portraitzoo.methods.pv3d.model import PV3D
 from portraitzoo.methods.pv3d.network import Generator, PV3DConfig
-from portraitzoo.methods.pv3d.objective import Draws, LossWeights, Noise, Objective, PhaseLoss, Stage
+from portraitzoo.methods.pv3d.objective import Draws, Frames, LossWeights, Noise, Objective, Stage
 from portraitzoo.rendering.cameras import LEVEL, Camera
 from portraitzoo.rendering.volume import RaySampling
 from portraitzoo.training import draws
-from portraitzoo.training.ema import averaged_copy, update_average
-from portraitzoo.training.gradients import sanitise_gradients, training_only
-from portraitzoo.training.optimisers import lazy_adam
-from portraitzoo.training.pretrained import Pretrained, load_fitting, read_pretrained
-from portraitzoo.training.schedules import Schedules, ema_beta
+from portraitzoo.training.frame_pairs import beta_times
+from portraitzoo.training.phases import PhasedTraining, PhaseLoss, discriminator_sizes
+from portraitzoo.training.pretrained import load_fitting, read_pretrained
+from portraitzoo.training.schedules import Schedules
 
 GMAIN, GREG, DMAIN, DENSITY, BACKBONE_NOISE = range(5)
 """Purposes of random draws; the first three also number the camera pairs of a batch."""
@@ -56,7 +49,7 @@ DENSITY_POINTS = 1000
 """Points per frame at which the density regulariser looks."""
 
 
-class PV3DTraining(LightningModule):
+class PV3DTraining(PhasedTraining):
     """Adversarial training of PV3D (Xu et al., ICLR 2023, section 3.4).
 
     All random numbers of an update follow from ``seed``, the update and each sample's place in the stream of samples:
@@ -85,8 +78,11 @@ class PV3DTraining(LightningModule):
         ZooError: if ``init_from`` is unknown.
     """
 
-    num_samples: Tensor
+    FAMILY = "pv3d"
+    generator: Generator
     generator_ema: Generator
+    image_discriminator: ImageDiscriminator
+    video_discriminator: VideoDiscriminator
 
     def __init__(
         self,
@@ -105,28 +101,31 @@ class PV3DTraining(LightningModule):
         low_precision: Literal["bf16", "fp16"] | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        self.automatic_optimization = False
         start = read_pretrained(init_from, "pv3d") if init_from else None
         network = network or PV3DConfig(**(start.network if start else {}))
         if discriminator is None:
-            discriminator = _discriminator_of(start) if start else None
+            discriminator = discriminator_sizes(start, DiscriminatorConfig) if start else None
         discriminator = discriminator or DiscriminatorConfig.beside(network)
-        self.config, self.discriminator_config = network, discriminator
-        self.generator = Generator(network)
-        self.image_discriminator = ImageDiscriminator(discriminator)
-        self.video_discriminator = VideoDiscriminator(discriminator)
-        self.generator_ema = averaged_copy(self.generator)
+        super().__init__(
+            config=network,
+            discriminator_config=discriminator,
+            generator=Generator(network),
+            image_discriminator=ImageDiscriminator(discriminator),
+            video_discriminator=VideoDiscriminator(discriminator),
+            generator_lr=generator_lr,
+            discriminator_lr=discriminator_lr,
+            generator_interval=generator_interval,
+            discriminator_interval=discriminator_interval,
+            ema_half_life=ema_half_life,
+            ema_rampup=ema_rampup,
+            init_from=init_from,
+            seed=seed,
+        )
         if start:
             load_fitting(self, start)
         if low_precision:
             self._lower_precision(torch.bfloat16 if low_precision == "bf16" else torch.float16)
-        self.register_buffer("num_samples", torch.zeros((), dtype=torch.int64))
-
-        self.init_from, self.losses, self.schedules, self.seed = init_from, losses, schedules, seed
-        self.generator_lr, self.discriminator_lr = generator_lr, discriminator_lr
-        self.generator_interval, self.discriminator_interval = generator_interval, discriminator_interval
-        self.ema_half_life, self.ema_rampup = ema_half_life, ema_rampup
+        self.losses, self.schedules = losses, schedules
         self.objective = Objective(
             self.generator,
             self.image_discriminator,
@@ -137,50 +136,54 @@ class PV3DTraining(LightningModule):
             noise,
         )
 
-    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """Adam for the generator and for both discriminators, corrected for lazy regularisation (StyleGAN2, B)."""
-        discriminators = [*self.image_discriminator.parameters(), *self.video_discriminator.parameters()]
-        return [
-            lazy_adam(self.generator.parameters(), self.generator_lr, self.generator_interval),
-            lazy_adam(discriminators, self.discriminator_lr, self.discriminator_interval),
-        ]
+    def generator_main(self, batch: PairBatch) -> PhaseLoss:
+        """The generator fools both discriminators."""
+        stage = self._stage_of(batch)
+        return self.objective.generator_main(self.draw(GMAIN, batch, stage), stage)
 
-    def training_step(self, batch: PairBatch, batch_idx: int) -> None:
-        """One update: the four phases, then the average of the weights."""
-        update = self.global_step
-        stage = self.stage(batch.frames.shape[0])
-        real = self.objective.real_frames(batch.frames, batch.times, batch.cameras, stage)
-        networks, judges = [self.generator], [self.image_discriminator, self.video_discriminator]
-        optimisers = self._optimisers()
-        with self._backbone_noise(update):
-            with training_only(networks, judges):
-                self._generator_phases(optimisers[0], batch, stage, regularise=update % self.generator_interval == 0)
-            with training_only(judges, networks):
-                main = self.objective.discriminator_main(self.draw(DMAIN, batch, stage), real, stage)
-                self._optimise(optimisers[1], main)
-                self._average_over_devices(self.generator.mapping.w_avg)
-                self._report("discriminator", main)
-                if update % self.discriminator_interval == 0:
-                    penalty = self.objective.discriminator_regulariser(real, stage)
-                    self._optimise(optimisers[1], penalty)
-                    self._report("discriminator_regulariser", penalty)
-        self._finish_update(stage, batch.frames.shape[0] * self.trainer.world_size)
+    def generator_regulariser(self, batch: PairBatch) -> PhaseLoss:
+        """The density varies little over short distances."""
+        stage = self._stage_of(batch)
+        drawn = self.draw(GREG, batch, stage, rays=False)
+        return self.objective.generator_regulariser(drawn, stage, *self.draw_points(batch))
 
-    def validation_step(self, batch: PairBatch, batch_idx: int) -> None:
-        """Scores of held-out pairs beside those of pairs of the averaged generator; draws are the same every time."""
-        self._validate(batch, "validation")
+    def discriminator_main(self, batch: PairBatch) -> PhaseLoss:
+        """Both discriminators tell generated frames from real ones."""
+        stage = self._stage_of(batch)
+        return self.objective.discriminator_main(self.draw(DMAIN, batch, stage), self._real(batch, stage), stage)
 
-    def test_step(self, batch: PairBatch, batch_idx: int) -> None:
-        """As in validation; metrics come with the callback of :mod:`portraitzoo.training.evaluation`."""
-        self._validate(batch, "test")
+    def discriminator_regulariser(self, batch: PairBatch) -> PhaseLoss:
+        """R1 on real frames."""
+        stage = self._stage_of(batch)
+        return self.objective.discriminator_regulariser(self._real(batch, stage), stage)
 
-    def predict_step(self, batch: Int[Tensor, " seeds"], batch_idx: int) -> Int[Tensor, " seeds"]:
-        """Draw the clip of each seed into the run's ``predictions`` folder; those that are there are kept."""
-        for seed in batch.tolist():
-            path = Path(self.trainer.default_root_dir) / "predictions" / f"{seed:06d}.mp4"
-            if not path.exists():
-                self.model().sample(seed=seed).save(path)
-        return batch
+    def validation_loss(self, batch: PairBatch) -> PhaseLoss:
+        """The discriminators' loss of held-out pairs and pairs of the averaged generator."""
+        stage = self._stage_of(batch)
+        objective = Objective(
+            self.generator_ema, self.image_discriminator, self.video_discriminator, self.losses, noise="const"
+        )
+        return objective.validation(self.draw(DMAIN, batch, stage), self._real(batch, stage), stage)
+
+    def schedule(self, batch: PairBatch) -> dict[str, float]:
+        """Blur, swapping and render resolution."""
+        return dataclasses.asdict(self._stage_of(batch))
+
+    def moving_averages(self) -> list[Tensor]:
+        """The mapping's average w."""
+        return [self.generator.mapping.w_avg]
+
+    def record(self) -> dict[str, Any]:
+        """Weights of the losses and the schedules."""
+        return {"losses": dataclasses.asdict(self.losses), "schedules": dataclasses.asdict(self.schedules)}
+
+    @contextmanager
+    def update_context(self, update: int) -> Iterator[None]:
+        """Seed the global generators, from which the backbone's noise comes, and give them back afterwards."""
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(draws.derived_seed(self.seed, BACKBONE_NOISE, update, self.global_rank))
+            yield
 
     def stage(self, device_batch: int) -> Stage:
         """Values of the schedules now, for a batch of ``device_batch`` clips on this device."""
@@ -202,7 +205,7 @@ class PV3DTraining(LightningModule):
         """
         shape = (2, stage.render_resolution**2)
         codes, uniforms, jitter, importance = [], [], [], []
-        for generator in self._generators(purpose, batch):
+        for generator in self.generators(purpose, batch):
             uniform = partial(torch.rand, generator=generator, device=self.device)
             codes.append(torch.randn(2, self.config.z_dim, generator=generator, device=self.device))
             uniforms.append(uniform(3))
@@ -225,7 +228,7 @@ class PV3DTraining(LightningModule):
     ) -> tuple[Float[Tensor, "frames points 3"], Float[Tensor, "frames points 3"]]:
         """Points, uniform in [0, 1), and standard normal offsets for the density regulariser."""
         points, offsets = [], []
-        for generator in self._generators(DENSITY, batch):
+        for generator in self.generators(DENSITY, batch):
             shape = (2, DENSITY_POINTS, 3)
             points.append(torch.rand(shape, generator=generator, device=self.device))
             offsets.append(torch.randn(shape, generator=generator, device=self.device))
@@ -259,18 +262,6 @@ class PV3DTraining(LightningModule):
             grid.append(to_uint8(output.image).cpu())
         return torch.stack(grid)
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Say what the weights are, in plain values."""
-        checkpoint["portraitzoo"] = {
-            "family": "pv3d",
-            "network": dataclasses.asdict(self.config),
-            "discriminator": dataclasses.asdict(self.discriminator_config),
-            "init_from": self.init_from,
-            "losses": dataclasses.asdict(self.losses),
-            "schedules": dataclasses.asdict(self.schedules),
-            "seed": self.seed,
-        }
-
     def _lower_precision(self, dtype: torch.dtype) -> None:
         """As published: the whole super-resolution, and the discriminators' four largest resolutions."""
         blocks = [*self.generator.super_resolution.blocks]
@@ -279,82 +270,8 @@ class PV3DTraining(LightningModule):
         for block in blocks:
             block.low_precision = dtype
 
-    def _generator_phases(
-        self, optimiser: LightningOptimizer, batch: PairBatch, stage: Stage, regularise: bool
-    ) -> None:
-        main = self.objective.generator_main(self.draw(GMAIN, batch, stage), stage)
-        self._optimise(optimiser, main, counts=True)
-        self._report("generator", main)
-        if regularise:
-            smooth = self.objective.generator_regulariser(
-                self.draw(GREG, batch, stage, rays=False), stage, *self.draw_points(batch)
-            )
-            self._optimise(optimiser, smooth)
-            self._report("generator_regulariser", smooth)
+    def _stage_of(self, batch: PairBatch) -> Stage:
+        return self.stage(batch.frames.shape[0])
 
-    def _validate(self, batch: PairBatch, name: str) -> None:
-        stage = self.stage(batch.frames.shape[0])
-        objective = Objective(
-            self.generator_ema, self.image_discriminator, self.video_discriminator, self.losses, noise="const"
-        )
-        real = objective.real_frames(batch.frames, batch.times, batch.cameras, stage)
-        self._report(name, objective.validation(self.draw(DMAIN, batch, stage), real, stage))
-
-    def _optimise(self, optimiser: LightningOptimizer, loss: PhaseLoss, counts: bool = False) -> None:
-        optimiser.zero_grad()
-        self.manual_backward(loss.total)
-        for group in optimiser.param_groups:
-            sanitise_gradients(group["params"])
-        # Lightning counts every step of its own wrapper as a global step; an update is to count once.
-        (optimiser if counts else optimiser.optimizer).step()
-
-    def _finish_update(self, stage: Stage, batch: int) -> None:
-        beta = ema_beta(int(self.num_samples), batch, self.ema_half_life, self.ema_rampup)
-        update_average(self.generator_ema, self.generator, beta)
-        self.num_samples += batch
-        values = dataclasses.asdict(stage) | {"ema_beta": beta, "num_samples": float(self.num_samples)}
-        self.log_dict({f"schedule/{name}": float(value) for name, value in values.items()})
-
-    def _report(self, phase: str, loss: PhaseLoss) -> None:
-        on_bar = phase in ("generator", "discriminator")
-        self.log(f"{phase}/loss", loss.total.detach(), prog_bar=on_bar, sync_dist=True)
-        self.log_dict({f"{phase}/image": loss.image.detach(), f"{phase}/video": loss.video.detach()}, sync_dist=True)
-        means = {f"{phase}/{name}": value.mean() for name, value in loss.observed.items() if value.ndim < 3}
-        self.log_dict(means, sync_dist=True)
-
-    def _generators(self, purpose: int, batch: PairBatch) -> list[torch.Generator]:
-        return draws.generators((self.seed, purpose), batch.position.tolist(), self.device)
-
-    @contextmanager
-    def _backbone_noise(self, update: int) -> Iterator[None]:
-        """Seed the global generators, from which the backbone's noise comes, and give them back afterwards."""
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
-            torch.manual_seed(draws.derived_seed(self.seed, BACKBONE_NOISE, update, self.global_rank))
-            yield
-
-    def _average_over_devices(self, value: Tensor) -> None:
-        if self.trainer.world_size > 1:
-            value.copy_(self.trainer.strategy.reduce(value.clone(), reduce_op="mean"))
-
-    def _optimisers(self) -> tuple[LightningOptimizer, LightningOptimizer]:
-        optimisers = self.optimizers()
-        assert isinstance(optimisers, list)
-        return optimisers[0], optimisers[1]
-
-
-def _discriminator_of(start: Pretrained) -> DiscriminatorConfig | None:
-    """Sizes of the discriminators to start from, if there are any."""
-    if start.discriminator:
-        return DiscriminatorConfig(**start.discriminator)
-    prefix = "image_discriminator."
-    own = {name.removeprefix(prefix): tensor for name, tensor in start.tensors.items() if name.startswith(prefix)}
-    return DiscriminatorConfig.of(own) if own else None
-
-
-def beta_times(early: Float[Tensor, " batch"], late: Float[Tensor, " batch"]) -> Float[Tensor, "batch 2"]:
-    """Times of generated pairs: ascending, one from Beta(2, 1), the other from Beta(1, 2), of uniform numbers.
-
-    Both distributions have closed inverses: u -> sqrt(u) and u -> 1 - sqrt(1 - u).
-    """
-    return torch.stack([early.sqrt(), 1 - (1 - late).sqrt()], dim=1).sort(dim=1).values
+    def _real(self, batch: PairBatch, stage: Stage) -> Frames:
+        return self.objective.real_frames(batch.frames, batch.times, batch.cameras, stage)

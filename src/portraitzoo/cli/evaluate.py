@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 from collections.abc import Iterator
@@ -16,12 +17,20 @@ from portraitzoo.cli.progress import stages
 from portraitzoo.metrics import evaluation
 from portraitzoo.metrics.report import counts, number
 
+SUBCOMMANDS = {"diff": "evaluate_diff:diff"}
+"""First word -> module and function; a folder of that name is written ``./diff``."""
+
 
 def evaluate(arguments: list[str]) -> None:
     """Run ``zoo eval``. Under torchrun the processes share the work."""
+    if arguments and arguments[0] in SUBCOMMANDS:
+        module, _, function = SUBCOMMANDS[arguments[0]].partition(":")
+        getattr(importlib.import_module(f"portraitzoo.cli.{module}"), function)(arguments[1:])
+        return
     options = parser(
         "eval", "Measure generated portraits. Each side: a model, a folder of videos, images or statistics."
     )
+    options.epilog = "`zoo eval diff A B` compares two reports."
     options.add_argument("generated", metavar="NAME", help="what is judged: entry, run, folder or video")
     options.add_argument("--data", dest="real", metavar="PATH", help="what it is compared with: the same choice")
     options.add_argument("--out", type=Path, metavar="DIR", help="folder for report.json, report.md and report.html")

@@ -14,7 +14,11 @@ from portraitzoo.metrics.protocols import Protocol
 from portraitzoo.metrics.results import Result
 from portraitzoo.metrics.side import Side
 
-FORMAT = "portraitzoo-report/1"
+FORMAT, VERSION = "portraitzoo-report", 1
+REPORT = "report.json"
+
+_RESULT_KEYS = [field.name for field in dataclasses.fields(Result)]
+_KEYS = ["results", "protocol", "modified", "features", "comparable", "generated", "real", "warnings", "versions"]
 
 
 @dataclass
@@ -66,7 +70,7 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON has it; the same content as ``report.json``."""
         return {
-            "format": FORMAT,
+            "format": f"{FORMAT}/{VERSION}",
             "results": [_result(result, self.notes(result)) for result in self.results],
             "protocol": dataclasses.asdict(self.protocol),
             "modified": {k: {"published": a, "used": b} for k, (a, b) in self.protocol.modified().items()},
@@ -122,7 +126,7 @@ class Report:
         if folder.is_file():
             raise ZooError(f"{folder} is a file: the report needs a folder")
         texts = {
-            "report.json": json.dumps(self.to_dict(), indent=1) + "\n",
+            REPORT: json.dumps(self.to_dict(), indent=1) + "\n",
             "report.md": self.markdown() + "\n",
             "report.html": page(self),
         }
@@ -130,6 +134,34 @@ class Report:
             with replacing(folder / name) as path:
                 path.write_text(text, encoding="utf-8")
         return folder
+
+
+def read_report(path: str | Path) -> dict[str, Any]:
+    """The content of a ``report.json``, as :meth:`Report.to_dict` gives it.
+
+    Raises:
+        ZooError: if there is none, it is damaged or no report, or a newer portraitzoo wrote it.
+    """
+    path = Path(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ZooError(f"{path}: there is no such report; `zoo eval ... --out {path.parent}` writes one") from error
+    except (OSError, ValueError) as error:
+        raise ZooError(f"{path} cannot be read as a report ({' '.join(str(error).split())}): measure again") from error
+    name, _, version = str(content.get("format", "") if isinstance(content, dict) else "").partition("/")
+    if name != FORMAT or not version.isdigit():
+        raise ZooError(f"{path} is no report of `zoo eval`")
+    if int(version) > VERSION:
+        raise ZooError(
+            f"{path} was written by a newer portraitzoo (format {version}, this one reads {VERSION}): upgrade"
+        )
+    missing = [key for key in _KEYS if key not in content]
+    for index, result in enumerate(content["results"] if isinstance(content.get("results"), list) else []):
+        missing += [f"results[{index}].{key}" for key in _RESULT_KEYS if key not in result]
+    if missing or not isinstance(content["results"], list):
+        raise ZooError(f"{path} is a damaged report: it lacks {', '.join(missing[:3]) or 'results'}; measure again")
+    return content
 
 
 def number(result: Result) -> str:

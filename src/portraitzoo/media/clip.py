@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 import cv2
+import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, Shaped, UInt8
@@ -147,8 +148,7 @@ class Clip:
             case ".mp4":
                 write_video(path, self.frames, self.fps, quality, comment=info)
             case ".png":
-                shown = torch.linspace(0, len(self) - 1, min(len(self), SHEET_FRAMES)).round().long()
-                write_image(path, contact_sheet(self.frames[shown], SHEET_COLUMNS))
+                write_image(path, self._sheet())
             case ".npz":
                 with replacing(path) as temporary:
                     np.savez_compressed(temporary, **self._arrays(info))
@@ -177,6 +177,14 @@ class Clip:
                 return cls(reader.read(), reader.fps, info=_provenance(reader.comment))
         known = ", ".join(sorted(VIDEO_SUFFIXES | {".npz"}))
         raise MediaError(f"{path} is no clip: give a video ({known}) or a folder of images")
+
+    def _repr_png_(self) -> bytes:
+        """The contact sheet, which is how a notebook shows a clip."""
+        return cv2.imencode(".png", self._sheet().numpy()[..., ::-1])[1].tobytes()
+
+    def _sheet(self) -> UInt8[Tensor, "height width 3"]:
+        shown = torch.linspace(0, len(self) - 1, min(len(self), SHEET_FRAMES)).round().long()
+        return contact_sheet(self.frames[shown], SHEET_COLUMNS)
 
     def _info_as_json(self) -> str:
         try:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from portraitzoo.errors import CheckpointError
+from portraitzoo.layers.resampling import binomial_kernel
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,14 @@ class Drop:
     pattern: str
     reason: str
     expected: Callable[[Tensor], bool] | None = None
+
+
+def _is_binomial(tensor: Tensor) -> bool:
+    return tensor.shape == (4, 4) and bool(torch.allclose(tensor.float(), binomial_kernel(tensor.float())))
+
+
+BINOMIAL_FILTERS = Drop(r"(.+\.)?resample_filter", "the constant binomial filter", _is_binomial)
+"""Buffers that StyleGAN2's layers carry, whether they use them or not."""
 
 
 def our_name(official: str, table: Sequence[Rename]) -> str | None:

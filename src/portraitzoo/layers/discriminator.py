@@ -1,4 +1,4 @@
-"""StyleGAN2's residual discriminator (Karras et al., 2020, section 4.1) with a projected condition."""
+"""Parts of StyleGAN2's discriminators, residual and with skips (Karras et al., 2020, section 4.1)."""
 
 from __future__ import annotations
 
@@ -36,6 +36,14 @@ def minibatch_stddev(
     deviation = (grouped.var(dim=0, unbiased=False) + 1e-8).sqrt().mean(dim=(1, 2, 3))
     extra = deviation.repeat(group).to(x.dtype)[:, None, None, None].expand(-1, 1, height, width)
     return torch.cat([x, extra], dim=1)
+
+
+def stack_pair(
+    frames: Float[Tensor, "batch 2 3 height width"], times: Float[Tensor, "batch 2"]
+) -> Float[Tensor, "batch 7 height width"]:
+    """Both frames and a constant map of the time difference, as channels (DIGAN's input of a video discriminator)."""
+    elapsed = (times[:, 1] - times[:, 0])[:, None, None, None].expand(-1, 1, *frames.shape[-2:])
+    return torch.cat([frames.flatten(1, 2), elapsed], dim=1)
 
 
 class ConvLayer(nn.Module):
@@ -125,31 +133,81 @@ class DiscriminatorBlock(nn.Module):
         return self.skip(x) + self.conv1(self.conv0(x))
 
 
+class SkipDiscriminatorBlock(nn.Module):
+    """Block that halves the size of features and image: the image is looked at anew at every size.
+
+    Args:
+        in_channels: channels of the features that come in.
+        out_channels: channels of the features that go out.
+        image_channels: channels of the image.
+        clamp: largest magnitude of the features; None for no limit.
+
+    Attributes:
+        low_precision: dtype of the convolutions on a GPU; None for float32.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, image_channels: int, *, clamp: float | None = None) -> None:
+        super().__init__()
+        self.low_precision: torch.dtype | None = None
+        self.fromrgb = ConvLayer(image_channels, in_channels, 1, clamp=clamp)
+        self.conv0 = ConvLayer(in_channels, in_channels, 3, clamp=clamp)
+        self.conv1 = ConvLayer(in_channels, out_channels, 3, down=2, clamp=clamp)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch in_channels height width"] | None,
+        image: Float[Tensor, "batch image_channels height width"],
+    ) -> tuple[
+        Float[Tensor, "batch out_channels height//2 width//2"], Float[Tensor, "batch image_channels height//2 width//2"]
+    ]:
+        """Features (None for the first block) and image at half the size."""
+        dtype = self.low_precision if self.low_precision and image.is_cuda else torch.float32
+        seen = self.fromrgb(image.to(dtype=dtype, memory_format=torch.channels_last))
+        x = seen if x is None else x.to(dtype) + seen
+        return self.conv1(self.conv0(x)), binomial_filter(image, padding=1, stride=2)
+
+
 class DiscriminatorEpilogue(nn.Module):
     """From the last features to one logit per sample: minibatch deviation, convolution, two layers, projection.
 
     Args:
         channels: channels of the features.
         resolution: side of the features.
-        condition_dim: width of the condition on which the output is projected.
+        condition_dim: width of the condition on which the output is projected; 0 for an unconditional logit.
+        image_channels: channels of the image that is looked at once more (skip architecture); 0 for none.
         group_size: samples that share a minibatch deviation.
         clamp: largest magnitude of the features; None for no limit.
     """
 
     def __init__(
-        self, channels: int, *, resolution: int, condition_dim: int, group_size: int = 4, clamp: float | None = None
+        self,
+        channels: int,
+        *,
+        resolution: int,
+        condition_dim: int,
+        image_channels: int = 0,
+        group_size: int = 4,
+        clamp: float | None = None,
     ) -> None:
         super().__init__()
         self.group_size = group_size
+        self.fromrgb = ConvLayer(image_channels, channels, 1) if image_channels else None
         self.conv = ConvLayer(channels + 1, channels, 3, clamp=clamp)
         self.fc = FullyConnected(channels * resolution**2, channels, activation="lrelu")
-        self.out = FullyConnected(channels, condition_dim)
-        self.condition_gain = 1 / math.sqrt(condition_dim)
+        self.out = FullyConnected(channels, condition_dim or 1)
 
     def forward(
-        self, x: Float[Tensor, "batch channels height width"], condition: Float[Tensor, "batch condition_dim"]
+        self,
+        x: Float[Tensor, "batch channels height width"],
+        condition: Float[Tensor, "batch condition_dim"] | None = None,
+        image: Float[Tensor, "batch image_channels height width"] | None = None,
     ) -> Float[Tensor, "batch 1"]:
         """Logits; positive means real."""
-        x = self.conv(minibatch_stddev(x.float(), self.group_size))
+        x = x.float()
+        if self.fromrgb is not None:
+            x = x + self.fromrgb(image)
+        x = self.conv(minibatch_stddev(x, self.group_size))
         x = self.out(self.fc(x.flatten(1)))
-        return (x * condition).sum(dim=1, keepdim=True) * self.condition_gain
+        if condition is None:
+            return x
+        return (x * condition).sum(dim=1, keepdim=True) / math.sqrt(condition.shape[1])

@@ -1,4 +1,4 @@
-"""The mapping network of EG3D: latent code and camera label to style vectors."""
+"""The mapping network of StyleGAN2 and EG3D: latent code, and a camera label if there is one, to style vectors."""
 
 from __future__ import annotations
 
@@ -54,25 +54,35 @@ class MappingNetwork(nn.Module):
 
     Args:
         z_dim: width of the latent code.
-        label_dim: width of the label.
+        label_dim: width of the label; 0 for a network without labels.
         w_dim: width of the style vectors.
         num_ws: number of style vectors, all equal before truncation.
         num_layers: number of fully connected layers.
+        average_decay: share of the running average of w that an update keeps.
     """
 
     w_avg: Tensor
 
-    def __init__(self, z_dim: int, label_dim: int, w_dim: int, *, num_ws: int, num_layers: int) -> None:
+    def __init__(
+        self,
+        z_dim: int,
+        label_dim: int,
+        w_dim: int,
+        *,
+        num_ws: int,
+        num_layers: int,
+        average_decay: float = AVERAGE_DECAY,
+    ) -> None:
         super().__init__()
-        self.num_ws = num_ws
-        self.embed = FullyConnected(label_dim, w_dim)
-        self.layers = mapping_layers(z_dim + w_dim, w_dim, num_layers)
+        self.num_ws, self.average_decay = num_ws, average_decay
+        self.embed = FullyConnected(label_dim, w_dim) if label_dim else None
+        self.layers = mapping_layers(z_dim + (w_dim if label_dim else 0), w_dim, num_layers)
         self.register_buffer("w_avg", torch.zeros(w_dim))
 
     def forward(
         self,
         z: Float[Tensor, "batch z_dim"],
-        label: Float[Tensor, "batch label_dim"],
+        label: Float[Tensor, "batch label_dim"] | None = None,
         *,
         truncation_psi: float = 1.0,
         truncation_cutoff: int | None = None,
@@ -82,15 +92,17 @@ class MappingNetwork(nn.Module):
 
         Args:
             z: latent codes, N(0, I).
-            label: labels.
+            label: labels, where the network has them.
             truncation_psi: 1 keeps w, 0 replaces it by the average.
             truncation_cutoff: number of leading style vectors that are truncated; None for all.
             update_average: move the running average towards the mean w of this batch.
         """
-        joined = torch.cat([normalise_second_moment(z), normalise_second_moment(self.embed(label))], dim=1)
-        w = self.layers(joined)
+        x = normalise_second_moment(z)
+        if self.embed is not None:
+            x = torch.cat([x, normalise_second_moment(self.embed(label))], dim=1)
+        w = self.layers(x)
         if update_average:
-            self.w_avg.copy_(w.detach().mean(dim=0).lerp(self.w_avg, AVERAGE_DECAY))
+            self.w_avg.copy_(w.detach().mean(dim=0).lerp(self.w_avg, self.average_decay))
         ws = w[:, None].repeat(1, self.num_ws, 1)
         if truncation_psi == 1:
             return ws

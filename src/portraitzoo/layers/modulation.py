@@ -172,3 +172,63 @@ class ToRGB(nn.Module):
         styles = self.affine(w) * self.style_gain
         y = modulated_conv2d(x, self.weight, styles, demodulate=False, bias=self.bias)
         return y if self.clamp is None else y.clamp(-self.clamp, self.clamp)
+
+
+class ModulatedLinear(nn.Module):
+    """Modulated 1 x 1 convolution over points: what :class:`SynthesisLayer` and :class:`ToRGB` are to images.
+
+    Args:
+        in_features: width of the input.
+        out_features: width of the output.
+        w_dim: width of the style vector.
+        activation: ``linear``, or ``lrelu``: leaky ReLU of slope 0.2 with gain sqrt(2).
+        demodulate: whether outputs are normalised; if not, styles are divided by sqrt(in_features).
+        clamp: largest magnitude of the output; None for no limit.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        w_dim: int,
+        *,
+        activation: Literal["linear", "lrelu"] = "linear",
+        demodulate: bool = True,
+        clamp: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.activation, self.demodulate, self.clamp = activation, demodulate, clamp
+        self.affine = FullyConnected(w_dim, in_features, bias_init=1.0)
+        self.weight = nn.Parameter(torch.randn(out_features, in_features))
+        self.bias = nn.Parameter(torch.zeros(out_features))
+
+    def effective(
+        self, w: Float[Tensor, "batch w_dim"], gain: float | Float[Tensor, ""] = 1.0
+    ) -> tuple[Float[Tensor, "batch in_features out_features"], Float[Tensor, " out_features"]]:
+        """Weights and bias of each sample: styles, demodulation, the activation's gain.
+
+        Args:
+            w: style vectors.
+            gain: factor of the weights.
+        """
+        styles = self.affine(w)
+        weight = self.weight * styles[:, None]
+        if self.demodulate:
+            weight = weight * demodulation(self.weight[..., None, None], styles)[..., None]
+        else:
+            gain = gain / math.sqrt(self.weight.shape[1])
+        after = LEAKY_GAIN if self.activation == "lrelu" else 1.0
+        return (weight * (gain * after)).mT, self.bias * after
+
+    def activate(self, y: Float[Tensor, "*batch out_features"]) -> Float[Tensor, "*batch out_features"]:
+        """What follows the product with :meth:`effective` weights; overwrites ``y`` without gradients."""
+        if self.activation == "lrelu":
+            return biased_leaky_relu(y, gain=1.0, clamp=self.clamp)
+        return y if self.clamp is None else y.clamp(-self.clamp, self.clamp)
+
+    def forward(
+        self, x: Float[Tensor, "batch points in_features"], w: Float[Tensor, "batch w_dim"]
+    ) -> Float[Tensor, "batch points out_features"]:
+        """Apply the layer."""
+        weight, bias = self.effective(w)
+        return self.activate(torch.baddbmm(bias.to(x.dtype), x, weight.to(x.dtype)))

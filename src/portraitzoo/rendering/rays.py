@@ -17,7 +17,7 @@ class Rays:
 
     Attributes:
         origins: where the rays start, world units.
-        directions: unit vectors.
+        directions: unit vectors, unless the maker says otherwise; distances are in units of their length.
     """
 
     origins: Float[Tensor, "batch rays 3"]
@@ -43,8 +43,7 @@ def cast_rays(camera: Camera, resolution: int) -> Rays:
         ``resolution**2`` rays per camera.
     """
     cam2world, intrinsics = camera.cam2world, camera.intrinsics
-    centres = (torch.arange(resolution, device=cam2world.device, dtype=cam2world.dtype) + 0.5) / resolution
-    v, u = (axis.flatten() for axis in torch.meshgrid(centres, centres, indexing="ij"))
+    u, v = pixel_centres(resolution).to(cam2world).unbind(dim=-1)
     fx, skew, cx = (intrinsics[:, 0, column, None] for column in range(3))
     fy, cy = intrinsics[:, 1, 1, None], intrinsics[:, 1, 2, None]
     y = (v - cy) / fy
@@ -53,6 +52,13 @@ def cast_rays(camera: Camera, resolution: int) -> Rays:
     directions = in_camera @ cam2world[:, :3, :3].mT
     origins = cam2world[:, None, :3, 3].expand_as(directions)
     return Rays(origins, directions / torch.linalg.vector_norm(directions, dim=-1, keepdim=True))
+
+
+def pixel_centres(resolution: int) -> Float[Tensor, "pixels 2"]:
+    """Centres (x, y) of the pixels of a square image in units of its size, row by row."""
+    centres = (torch.arange(resolution) + 0.5) / resolution
+    v, u = torch.meshgrid(centres, centres, indexing="ij")
+    return torch.stack([u.flatten(), v.flatten()], dim=-1)
 
 
 def box_intersections(rays: Rays, side: float) -> tuple[Float[Tensor, "batch rays 1"], Float[Tensor, "batch rays 1"]]:

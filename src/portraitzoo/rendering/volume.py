@@ -178,15 +178,54 @@ def importance_depths(
     batch, rays, _ = weights.shape
     flat = weights.reshape(batch * rays, 1, -1)
     smooth = F.avg_pool1d(F.max_pool1d(flat, 2, 1, padding=1), 2, 1).reshape(batch, rays, -1) + 0.01
-    bins = (depths[..., :-1] + depths[..., 1:]) / 2
-    pdf = smooth[..., 1:-1] + 1e-5
+    return invert_distribution((depths[..., :-1] + depths[..., 1:]) / 2, smooth[..., 1:-1], uniforms)
+
+
+@torch.no_grad()
+def invert_distribution(
+    edges: Float[Tensor, "*rays bins+1"], weights: Float[Tensor, "*rays bins"], uniforms: Float[Tensor, "*rays samples"]
+) -> Float[Tensor, "*rays samples"]:
+    """Places drawn from a distribution that is constant within each bin (NeRF, section 5.2).
+
+    Args:
+        edges: ascending edges of the bins.
+        weights: of the bins, at least 0; 1e-5 is added to each.
+        uniforms: numbers in [0, 1].
+
+    Returns:
+        Places in the order of ``uniforms``; within a bin of a share below 1e-5, close to its lower edge.
+    """
+    pdf = weights + 1e-5
     cdf = F.pad((pdf / pdf.sum(dim=-1, keepdim=True)).cumsum(dim=-1), (1, 0))
     index = torch.searchsorted(cdf, uniforms.contiguous(), right=True)
     below, above = (index - 1).clamp(min=0), index.clamp(max=cdf.shape[-1] - 1)
     low, high = cdf.gather(-1, below), cdf.gather(-1, above)
     width = high - low
     share = (uniforms - low) / torch.where(width < 1e-5, torch.ones_like(width), width)
-    return torch.lerp(bins.gather(-1, below), bins.gather(-1, above), share)
+    lower = edges.gather(-1, below)
+    return lower + share * (edges.gather(-1, above) - lower)
+
+
+def point_weights(
+    density: Float[Tensor, "*rays samples"], depths: Float[Tensor, "*rays samples"], *, opaque_end: bool
+) -> tuple[Float[Tensor, "*rays samples"], Float[Tensor, "*rays"]]:
+    """Share of a ray's light stopped at each sample, NeRF's own quadrature (NeRF, equation 3).
+
+    A sample's density holds up to the next sample. Other than :func:`interval_weights`, which takes means of both ends.
+
+    Args:
+        density: at least 0, per unit of ``depths``.
+        depths: ascending.
+        opaque_end: whether the last sample stops all the light that reaches it, or none.
+
+    Returns:
+        The weights, and the share of light that reaches the last sample.
+    """
+    alpha = 1 - torch.exp(-density[..., :-1] * depths.diff(dim=-1))
+    last = torch.full_like(density[..., :1], float(opaque_end))
+    passed = torch.cumprod(1 - alpha + 1e-10, dim=-1)  # the constant keeps gradients finite behind an opaque sample
+    reaching = torch.cat([torch.ones_like(last), passed], dim=-1)
+    return torch.cat([alpha, last], dim=-1) * reaching, reaching[..., -1]
 
 
 def render_rays(

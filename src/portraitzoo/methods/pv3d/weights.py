@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from portraitzoo.errors import CheckpointError
-from portraitzoo.hub.conversion import Conversion, Drop, Rename, convert_tensors
-from portraitzoo.layers.resampling import binomial_kernel
+from portraitzoo.hub.conversion import BINOMIAL_FILTERS, Conversion, Drop, Rename, convert_tensors
 from portraitzoo.methods.pv3d.discriminator import DiscriminatorConfig, ImageDiscriminator, VideoDiscriminator
 from portraitzoo.methods.pv3d.network import Generator, PV3DConfig
 
@@ -49,12 +48,8 @@ DISCRIMINATOR_TABLE = (
 )
 
 
-def _is_binomial(tensor: Tensor) -> bool:
-    return tensor.shape == (4, 4) and bool(torch.allclose(tensor.float(), binomial_kernel(tensor.float())))
-
-
 DROPS = (
-    Drop(r"(.+\.)?resample_filter", "the constant binomial filter", _is_binomial),
+    BINOMIAL_FILTERS,
     Drop(r"pl_mean", "running mean of the path length, whose penalty PV3D does not use; always 0"),
     Drop(r".*deform_field.*", "a deformation field of earlier experiments, ignored by PV3D's own loader"),
     Drop(r"superresolution\..+\.noise_(const|strength)", "the super-resolution adds no noise (noise mode none, EG3D)"),

@@ -10,6 +10,7 @@ from portraitzoo.faces.flame import contour_row
 from portraitzoo.faces.head_pose import camera_for_neck, rigid_inverse
 from portraitzoo.faces.rotations import bounded_rotation, rotation_matrix, unbounded_rotation
 from portraitzoo.rendering.cameras import Camera
+from portraitzoo.rendering.closest import closest_faces, face_normals, plane_coordinates
 
 TOLERANCE = 1e-5
 
@@ -67,6 +68,22 @@ def check_invert(arrays: Arrays) -> None:
     arrays.check("invert.out", rigid_inverse(camera.cam2world), TOLERANCE)
 
 
+def check_point_face(arrays: Arrays) -> None:
+    for kind in sorted({name.split(".")[1] for name in arrays.keys("point_face.")}):
+        points, vertices, faces = (arrays[f"point_face.{kind}.in.{name}"] for name in ("points", "vertices", "faces"))
+        found = [
+            closest_faces(p[None], v[None], f, min_area=5e-3) for p, v, f in zip(points, vertices, faces, strict=True)
+        ]
+        distance, face = (torch.cat(parts) for parts in zip(*found, strict=True))
+        batch = torch.arange(len(faces))[:, None]
+        corners = vertices[batch[..., None], faces[batch, face]]
+        normals = face_normals(vertices[batch[..., None], faces])
+        arrays.check(f"point_face.{kind}.out.sqdist", distance, TOLERANCE)
+        assert face.equal(arrays[f"point_face.{kind}.out.face"])
+        arrays.check(f"point_face.{kind}.out.bary", plane_coordinates(points, corners)[0], TOLERANCE)
+        arrays.check(f"point_face.{kind}.out.normals", normals, TOLERANCE)
+
+
 FUNCTIONS: dict[str, Callable[[Arrays], None]] = {
     "flame": check_flame,
     "rodrigues": check_rodrigues,
@@ -74,4 +91,5 @@ FUNCTIONS: dict[str, Callable[[Arrays], None]] = {
     "limits": check_limits,
     "decompose": check_decompose,
     "invert": check_invert,
+    "point_face": check_point_face,
 }

@@ -48,8 +48,10 @@ _NEAR = 1e-3
 _FOLLOWING = "follows from the other tables"
 _UNUSED = "not used: heads state their pose, and the ranges of joints are constants"
 _DROPPED = dict.fromkeys(
-    ["canonical_shape_coarse", "if_eye_face_simplify", "canonical_shape_face_only", *_PARTS]
-    + ["masked_faces", "masked_eye_faces", "masked_face_wo_eye_faces"],
+    (
+        *("canonical_shape_coarse", "if_eye_face_simplify", "canonical_shape_face_only"),
+        *("masked_faces", "masked_eye_faces", "masked_face_wo_eye_faces", *_PARTS),
+    ),
     _FOLLOWING,
 ) | {
     f"flame_model.{name}": _UNUSED
@@ -60,8 +62,8 @@ _DROPPED = dict.fromkeys(
 def head_tensors(official: Mapping[str, Tensor], prefix: str = "") -> tuple[dict[str, Tensor], dict[str, str]]:
     """State dict of a :class:`~portraitzoo.faces.flame_head.FlameHead` from a checkpoint's buffers.
 
-    The checkpoint lists the faces of each part and, for most parts, its vertices; of face and eyeballs together only the
-    canonical positions, by which they are found again.
+    The checkpoint lists the faces of each part and, for most parts, its vertices; those of face and eyeballs together
+    it gives only by their canonical positions, by which they are found again.
 
     Args:
         official: exactly the tensors of ``flame_deform``, by their names there; lists may be of any length.

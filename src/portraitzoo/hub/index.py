@@ -193,6 +193,8 @@ def _entries(index: str | Path | None) -> dict[str, Entry]:
         if not folder.is_dir():
             raise ZooError(f"the index folder {folder} does not exist: set PORTRAITZOO_INDEX to a folder of YAML files")
         for path in sorted(folder.glob("*.yaml")):
+            if path.name == "protocols.yaml":  # of evaluation, see portraitzoo.metrics.protocols
+                continue
             entries.update(_read(path, path.stat().st_mtime_ns))
     return entries
 

@@ -12,6 +12,7 @@ import torch
 
 from portraitzoo.errors import MediaError
 from portraitzoo.media.clip import Clip
+from portraitzoo.media.images import decode_image
 from portraitzoo.media.video import VideoReader, write_video
 
 
@@ -37,3 +38,23 @@ def degrade(clip: Clip, blur: float = 1.5, quality: float = 1.0) -> Clip:
             # The coder grows odd sizes by a line, which was not in the clip.
             frames = reader.read()[:, : clip.frames.shape[1], : clip.frames.shape[2]].contiguous()
     return replace(clip, frames=frames, info={**clip.info, "degraded": {"blur": blur, "quality": quality}})
+
+
+def jpeg_coded(clip: Clip, quality: int = 75) -> Clip:
+    """The clip with every frame coded as a JPEG file (4:2:0 chroma) and read again.
+
+    Args:
+        clip: any clip; only its frames change.
+        quality: of libjpeg, 1 to 100. Pillow's default, and so 3DVidGen's and 3DFaceShop's, is 75.
+
+    Raises:
+        MediaError: for an impossible quality.
+    """
+    if not 1 <= quality <= 100:
+        raise MediaError(f"a JPEG quality is 1 to 100, not {quality}")
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality]
+    coded = [
+        cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), options)[1].tobytes()
+        for frame in clip.frames.numpy()
+    ]
+    return replace(clip, frames=torch.stack([decode_image(content, "the frame") for content in coded]))

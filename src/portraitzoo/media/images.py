@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +22,24 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".
 
 QuantisationRule = Literal["pv3d", "stylegan", "threedvidgen", "round"]
 
+_measured: ContextVar[QuantisationRule | Literal["model"] | None] = ContextVar("measured", default=None)
+
+
+@contextmanager
+def measured_output(rule: QuantisationRule | Literal["model"] = "model") -> Iterator[None]:
+    """While network output is being measured: :func:`to_uint8` follows one rule and refuses what is not finite.
+
+    Bytes hide NaN (it becomes some grey level), and so a broken model would get a number.
+
+    Args:
+        rule: for every picture, whatever the model would choose; ``model`` leaves that to it.
+    """
+    before = _measured.set(rule)
+    try:
+        yield
+    finally:
+        _measured.reset(before)
+
 
 def to_uint8(
     image: Float[Tensor, "batch 3 height width"], rule: QuantisationRule = "pv3d"
@@ -31,8 +52,14 @@ def to_uint8(
         image: values nominally in [-1, 1]; what lies outside saturates.
         rule: ``pv3d``: truncate ``(x + 1) / 2 * 255``; ``stylegan``: truncate ``x * 127.5 + 128``;
             ``threedvidgen``: truncate ``clamp(x / 2 + 0.5) * 255``; ``round``: nearest of ``(x + 1) / 2 * 255``.
+
+    Raises:
+        MediaError: for another rule; within :func:`measured_output` also for NaN or infinity.
     """
-    match rule:
+    measured = _measured.get()
+    if measured is not None and not torch.isfinite(image).all():
+        raise MediaError("the network's picture holds NaN or infinite numbers: its weights are broken")
+    match rule if measured in (None, "model") else measured:
         case "pv3d":
             grey = (image + 1) / 2 * 255
         case "stylegan":
@@ -60,20 +87,33 @@ def read_image(path: str | Path) -> UInt8[Tensor, "height width 3"]:
     Raises:
         MediaError: if the file is absent, empty, damaged or no image.
     """
-    path = Path(path)
     try:
-        content = np.frombuffer(path.read_bytes(), dtype=np.uint8)
+        content = Path(path).read_bytes()
     except OSError as error:
         raise MediaError(f"cannot read the image {path}: {error.strerror}") from error
-    if content.size == 0:
-        raise MediaError(f"the image {path} is empty (0 bytes): copy it again or remove it")
+    return decode_image(content, str(path))
+
+
+def decode_image(content: bytes, name: str) -> UInt8[Tensor, "height width 3"]:
+    """RGB picture of the bytes of an image file; see :func:`read_image`.
+
+    Raises:
+        MediaError: if they are none; the message calls them ``name``.
+    """
+    if not content:
+        raise MediaError(f"the image {name} is empty (0 bytes): copy it again or remove it")
     try:
-        pixels = cv2.imdecode(content, cv2.IMREAD_COLOR_RGB)
+        pixels = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), cv2.IMREAD_COLOR_RGB)
     except cv2.error:
         pixels = None
     if pixels is None:
-        raise MediaError(f"{path} is no image that can be read, or it is damaged: copy it again or remove it")
+        raise MediaError(f"{name} is no image that can be read, or it is damaged: copy it again or remove it")
     return torch.from_numpy(pixels)
+
+
+def has_alpha(header: bytes) -> bool:
+    """Whether the first 26 bytes of a file are those of a PNG with an alpha channel (colour types 4 and 6)."""
+    return header.startswith(b"\x89PNG") and header[25:26] in (b"\x04", b"\x06")
 
 
 def write_image(path: str | Path, image: UInt8[Tensor, "height width 3"]) -> Path:

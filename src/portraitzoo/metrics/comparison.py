@@ -16,8 +16,8 @@ from portraitzoo.errors import ZooError
 from portraitzoo.metrics import bootstrap
 from portraitzoo.metrics.report import REPORT, Report, read_report
 
-FREE_FIELDS = {"description", "first_seed"}
-"""Protocol fields in which comparable reports may differ: a model may be drawn with other seeds."""
+FREE_FIELDS = {"description", "remarks", "metrics", "first_seed"}
+"""Protocol fields in which comparable reports may differ: what describes, and the seeds that a model is drawn with."""
 
 ADVICE = "measure both by one protocol, on the same real side and with equal counts"
 

@@ -2,76 +2,46 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import importlib.metadata
 import platform
 import time
-import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import cv2
 import torch
-from torch import nn
 
-from portraitzoo.errors import UnknownEntryError, ZooError
-from portraitzoo.hub.checkpoints import read_checkpoint
-from portraitzoo.hub.converting import STATISTICS
-from portraitzoo.hub.download import fetch
-from portraitzoo.hub.folders import is_model_folder
-from portraitzoo.hub.index import get_entry
-from portraitzoo.hub.loading import LAST_CHECKPOINT, best_device, load
-from portraitzoo.media.clip import Clip
-from portraitzoo.metrics import stylegan_statistics
-from portraitzoo.metrics.extraction import Extraction, Progress
+from portraitzoo.errors import ZooError
+from portraitzoo.hub.loading import best_device
+from portraitzoo.metrics.arrangement import Arrangement
+from portraitzoo.metrics.extraction import Extraction
 from portraitzoo.metrics.extremes import illustrated
 from portraitzoo.metrics.feature_cache import default_cache
 from portraitzoo.metrics.features import Weights, tensor_checksum
-from portraitzoo.metrics.folders import FolderSource, MultiviewFolderSource
-from portraitzoo.metrics.frechet import FeatureStatistics
-from portraitzoo.metrics.measures import FrechetMeasure, Measure, measures_named, prepared
+from portraitzoo.metrics.inputs import Input, SavedStatistics, camera_tracks, source_of
+from portraitzoo.metrics.measures import Measure, measures_named, prepared
+from portraitzoo.metrics.passes import Progress
 from portraitzoo.metrics.processes import Processes
 from portraitzoo.metrics.protocols import Protocol, get_protocol
+from portraitzoo.metrics.reconstruction import FaceReconstruction, reconstruction_of
 from portraitzoo.metrics.report import Report
 from portraitzoo.metrics.results import Extreme, Gathered, Result
 from portraitzoo.metrics.side import Side
-from portraitzoo.metrics.sources import ClipSource, ModelSource, Source
+from portraitzoo.metrics.sources import ModelSource, Source
 from portraitzoo.rendering.cameras import Camera
-
-Input = str | Path | nn.Module | FeatureStatistics | Sequence[Clip]
-"""A side: model entry or run, loaded model, folder or file of videos, images or statistics, or clips in memory."""
-
-
-@dataclass(frozen=True)
-class SavedStatistics:
-    """A side of which only mean and covariance are known; ``published`` ones are vouched for by the index."""
-
-    label: str
-    statistics: FeatureStatistics
-    published: bool = False
-
-    @property
-    def detail(self) -> str:
-        """What must be taken on trust."""
-        known = self.published or "checksum" in self.statistics.info
-        return "" if known else "the file does not say by which network and protocol it was made"
-
-    def check(self, measures: Sequence[Measure]) -> None:
-        """Raise ZooError unless all measures can take these statistics for a side."""
-        for measure in measures:
-            if not isinstance(measure, FrechetMeasure):
-                raise ZooError(f"{self.label} holds saved statistics: {measure.title} needs a model or a folder")
-            measure.check(self.label, self.statistics)
 
 
 def evaluate(
     generated: Input,
     real: Input | None = None,
     *,
-    metrics: Sequence[str] | str = ("fvd",),
+    references: Input | None = None,
+    reconstruction: FaceReconstruction | str | None = None,
+    metrics: Sequence[str] | str | None = None,
     num_clips: int | None = None,
     protocol: str | Protocol = "quick",
     overrides: Mapping[str, Any] | None = None,
@@ -100,7 +70,12 @@ def evaluate(
 
     Args:
         generated: the side that is judged.
-        real: the side it is compared with; identity, Chamfer and warping do without.
+        real: the side it is compared with; metrics of heads, paths and single clips do without. Paired metrics compare
+            files of one name (PSNR, SSIM, LPIPS ...: with the true frames; APD, AED: with the driving video).
+        references: pictures of the people whom the generated files of the same name should show, where ``real`` does
+            not show them (cross-reenactment): ``id-similarity`` then compares with these.
+        reconstruction: reads keypoints, pose and expression off faces, for ``akd``, ``apd`` and ``aed``: an object, or
+            the dotted path of its class. Not needed where ``NAME.face.npz`` lies beside each video.
         metrics: any of ``fvd``, ``fid``, ``identity``, ``chamfer``, ``warping``; one string may list them with commas.
         num_clips: clips on each side, instead of the protocol's number (and at most so many heads). A
             side with fewer is then taken as it is, with a warning.
@@ -134,46 +109,55 @@ def evaluate(
     """
     started = time.monotonic()
     chosen = _protocol(protocol, overrides, num_clips, seed)
-    classes = measures_named(metrics.split(",") if isinstance(metrics, str) else metrics)
+    classes = measures_named(metrics.split(",") if isinstance(metrics, str) else metrics or chosen.metrics)
     where = torch.device(device) if device is not None else best_device()
     two_sided = [cls for cls in classes if cls.two_sided]
     if two_sided and real is None:
         raise ZooError(f"{two_sided[0].title} compares two sets: give real videos, a model or saved statistics too")
 
-    theirs = _source(real, where, workers, {}) if two_sided and real is not None else None
-    ours = _source(generated, where, workers, sampling or {})
+    needed = two_sided or any(cls.paired for cls in classes)
+    theirs = source_of(real, where, workers, {}) if needed and real is not None else None
+    ours = source_of(generated, where, workers, sampling or {})
+    people = source_of(references, where, workers, {}) if references is not None else None
     if isinstance(ours, ModelSource) and two_sided and "trajectory" not in ours.options:
-        ours.follow(_tracks(cameras, theirs, chosen))
-    extraction = Extraction(
-        chosen,
+        ours.follow(camera_tracks(cameras, theirs, chosen))
+    left_as = Extraction(
+        chosen.of_side("generated"),
         batch_size=batch_size,
         workers=workers,
         cache=(Path(cache) if cache is not None else default_cache()) if use_cache else None,
         strict=strict,
-        enough=chosen.fewer or num_clips is not None,
         progress=progress or (lambda what, done, total: None),
+        enough=chosen.fewer or num_clips is not None,
     )
-    for source, asked in ((ours, classes), (theirs, two_sided)):
-        if source is not None and not isinstance(source, SavedStatistics):
-            extraction.check(source, asked)
-    measures = prepared(classes, chosen, features, where, batch_size)
+    reals = chosen.of_side("real")
+    right_as = dataclasses.replace(left_as, protocol=reals, enough=left_as.enough or reals.fewer, recoded=True)
+    sides = None if isinstance(ours, SavedStatistics) else Arrangement(ours, _items(theirs), _items(people))
+    for source, kinds in sides.groups(classes) if sides else []:
+        left_as.check(source, kinds)
+    if theirs is not None and not isinstance(theirs, SavedStatistics):
+        right_as.check(theirs, two_sided)
+    measures = prepared(classes, chosen, features, where, batch_size, reconstruction_of(reconstruction))
     compared = [measure for measure in measures if measure.two_sided]
-    for source, taken in ((ours, measures), (theirs, compared)):
-        if isinstance(source, SavedStatistics):
-            source.check(taken)
+    for given, taken in ((ours, measures), (theirs, compared)):
+        if isinstance(given, SavedStatistics):
+            given.check(taken)
     seconds = {"preparation": time.monotonic() - started}
 
     begun = time.monotonic()
-    left = _side(ours, measures, extraction)
+    left = _side(ours, [] if sides else measures, left_as)
+    for source, asked in sides.groups(measures) if sides else []:
+        left_as.run(source, asked, left)
     seconds["generated"] = time.monotonic() - begun
     begun = time.monotonic()
-    right = None if theirs is None else _side(theirs, compared, extraction)
+    right = None if theirs is None else _side(theirs, compared, right_as)
     seconds["real"] = time.monotonic() - begun
     begun = time.monotonic()
     results = [_result(measure, left, right) for measure in measures]
     if Processes.current().rank == 0:
         for measure, result in zip(measures, results, strict=True):
-            result.extremes = _illustrated(measure, result, ours, theirs, extraction)
+            seen = ours if sides is None else sides.source(measure)
+            result.extremes = _illustrated(measure, result, seen, theirs, left_as, right_as)
     seconds["comparison"] = time.monotonic() - begun
     report = Report(
         results=results,
@@ -205,66 +189,6 @@ def _protocol(
     return base.override(changes)
 
 
-def _source(
-    given: Input,
-    device: torch.device,
-    workers: int,
-    sampling: Mapping[str, object],
-) -> Source | SavedStatistics:
-    if isinstance(given, FeatureStatistics):
-        return SavedStatistics("saved statistics", given)
-    if isinstance(given, nn.Module):
-        return ModelSource(given, type(given).__name__, sampling)
-    if not isinstance(given, str | Path):
-        return ClipSource(given)
-    path = Path(given)
-    if path.suffix == ".npz" and path.is_file() and not _is_clip(path):
-        return SavedStatistics(path.name, FeatureStatistics.load(path))
-    if path.suffix == ".pkl" and path.is_file():
-        return SavedStatistics(path.name, stylegan_statistics.convert(read_checkpoint(path)))
-    if path.is_dir() and MultiviewFolderSource.matches(path):
-        return MultiviewFolderSource(path, workers)
-    if path.exists() and not _is_model(path):
-        return FolderSource(path, workers)
-    return _from_hub(str(given), device, sampling)
-
-
-def _tracks(
-    cameras: Sequence[Camera] | None, real: Source | SavedStatistics | None, protocol: Protocol
-) -> Sequence[Camera]:
-    """Camera tracks for a model's clips, by the protocol's rule; none leaves the cameras to the model."""
-    if cameras is not None or protocol.cameras == "own":
-        return cameras or ()
-    tracks = real.camera_tracks() if isinstance(real, FolderSource | ClipSource) else []
-    long_enough = [track for track in tracks if len(track) >= protocol.clip_length]
-    if protocol.cameras == "real" and not long_enough:
-        raise ZooError(
-            f"protocol {protocol.name} moves a model's clips along the cameras of real clips, and the real side has "
-            "none: put NAME.json beside each video, give cameras, or override cameras=own"
-        )
-    return long_enough
-
-
-def _from_hub(name: str, device: torch.device, sampling: Mapping[str, object]) -> Source | SavedStatistics:
-    if not Path(name).exists():
-        try:
-            entry = get_entry(name)
-        except UnknownEntryError as error:
-            raise UnknownEntryError(f"{name} is neither a file or folder nor a known entry ({error})") from error
-        if entry.task == "statistics":
-            return SavedStatistics(name, FeatureStatistics.load(fetch(entry) / STATISTICS), published=True)
-    return ModelSource(load(name, device=device), Path(name).name, sampling)
-
-
-def _is_clip(path: Path) -> bool:
-    """Whether an .npz is a clip that was saved, not statistics."""
-    return zipfile.is_zipfile(path) and "frames.npy" in zipfile.ZipFile(path).namelist()
-
-
-def _is_model(path: Path) -> bool:
-    return path.suffix == ".ckpt" or is_model_folder(path) or (path / LAST_CHECKPOINT).is_file()
-
-
 def _side(source: Source | SavedStatistics, measures: Sequence[Measure], extraction: Extraction) -> Side:
     if not isinstance(source, SavedStatistics):
         return extraction.run(source, measures)
@@ -274,6 +198,11 @@ def _side(source: Source | SavedStatistics, measures: Sequence[Measure], extract
     for measure in measures:
         side.gathered[measure.name] = Gathered(statistics)
     return side
+
+
+def _items(source: Source | SavedStatistics | None) -> Source | None:
+    """The side as something that has items."""
+    return None if isinstance(source, SavedStatistics) else source
 
 
 def _result(measure: Measure, generated: Side, real: Side | None) -> Result:
@@ -286,19 +215,22 @@ def _illustrated(
     result: Result,
     generated: Source | SavedStatistics,
     real: Source | SavedStatistics | None,
-    extraction: Extraction,
+    left: Extraction,
+    right: Extraction,
 ) -> list[Extreme]:
     """The worst and the best items with pictures, where the sides have any."""
     if isinstance(generated, SavedStatistics):
         return result.extremes
-    ours = partial(extraction.picture, generated, extraction.unit(generated, measure))
+    ours = partial(left.picture, generated, left.unit(generated, measure))
     if real is None or isinstance(real, SavedStatistics) or not measure.two_sided:
         return illustrated(result.extremes, ours, None)
-    return illustrated(result.extremes, ours, partial(extraction.picture, real, extraction.unit(real, measure)))
+    return illustrated(result.extremes, ours, partial(right.picture, real, right.unit(real, measure)))
 
 
 def _warnings(generated: Side, real: Side | None, protocol: Protocol, results: Sequence[Result]) -> list[str]:
-    warnings = [warning for side in (generated, real) if side is not None for warning in side.warnings(protocol)]
+    warnings = generated.warnings(protocol.of_side("generated"))
+    if real is not None:
+        warnings += real.warnings(protocol.of_side("real"))
     if real is not None and real.kind == "statistics" and real.detail:
         warnings.append(f"{real.label}: {real.detail}")
     for result in results:

@@ -1,10 +1,9 @@
-"""Folders as sides of an evaluation: videos, frame folders, images, and heads seen from two sides."""
+"""What lies on disk as a side of an evaluation: videos, images, and heads seen from two sides."""
 
 from __future__ import annotations
 
-import hashlib
 import zipfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -17,94 +16,117 @@ from portraitzoo.errors import MediaError, ZooError
 from portraitzoo.hub.checkpoints import read_checkpoint
 from portraitzoo.media.clip import Clip
 from portraitzoo.media.images import list_images, natural_order, read_image
-from portraitzoo.media.video import VideoReader, find_videos
 from portraitzoo.metrics import protocols
+from portraitzoo.metrics.footage import files_digest, folder_files, footage_at
 from portraitzoo.metrics.multiview import NUM_VIEWS
-from portraitzoo.metrics.sources import Item, Listing, Need, ShortClipError, checked_subject, window_starts
-from portraitzoo.rendering.camera_files import load_cameras
+from portraitzoo.metrics.reconstruction import parameter_file, read_parameters
+from portraitzoo.metrics.reels import ClipReel
+from portraitzoo.metrics.sources import Item, Listing, Need, ShortClipError, checked_subject
+from portraitzoo.metrics.windows import length_at_rate, window_frames, window_starts
 from portraitzoo.rendering.cameras import Camera
 
+IMAGES_AT_ONCE = 16
+"""Frames of a video that are one item where every frame is an image: decoded together, but never a whole film."""
 
-class FolderSource:
-    """Videos (files or frame folders) of a folder, one video file, or a folder of single images.
 
-    A folder that holds images directly is a set of images to FID and one video to FVD. VoxCeleb as PV3D lays it out
-    (``recrop_faces``, ``smoothed_camera2world``) is known too.
+class FootageSource:
+    """Videos, or a set of images, on disk: a folder, a file, a zip or an LMDB.
+
+    A set of images is FID's images, and one video to FVD.
     """
 
     threaded = True
+    portable = True
     detail = ""
 
     def __init__(self, path: str | Path, workers: int = 2) -> None:
         self.path = Path(path)
         self.label = self.path.name or str(self.path)
+        self.footage = footage_at(self.path)
+        self.kind = "images" if self.footage.stills else "videos"
         self._workers = workers
-        recropped = self.path / "recrop_faces"
-        self._videos = find_videos(recropped if recropped.is_dir() else self.path)
-        self._images = list_images(self.path) if self._videos == [self.path] and self.path.is_dir() else []
-        self.kind = "images" if self._images else "videos"
 
     def fingerprint(self) -> str:
-        """Digest of names, sizes and bytes of the files."""
-        files = [path for video in self._videos for path in ([video] if video.is_file() else _files(video))]
-        return _digest(files, self.path, self._workers)
+        """Digest of names, sizes and bytes of the files, as they were when first asked for."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
+        return self.footage.digest(self._workers)
 
     def camera_tracks(self) -> list[Camera]:
-        """Cameras of those videos that have a camera file: ``NAME.json`` beside, or in ``smoothed_camera2world``.
+        """Cameras of those videos that have a camera file.
 
         Raises:
             MediaError: if a camera file is damaged.
         """
-        tracks = []
-        for video in self._videos:
-            homes = (video.parent, video.parent.parent / "smoothed_camera2world")
-            files = [home / f"{video.stem}.json" for home in homes]
-            tracks += [load_cameras(file) for file in files if file.is_file()][:1]
-        return tracks
+        return self.footage.camera_tracks()
 
     def listing(self, need: Need, protocol: protocols.Protocol, limit: int) -> Listing:
-        """Windows of the videos, in order of file and time; or the images, if it is images that are needed."""
+        """Windows of the videos, in order of file and time; or images, if it is images that are needed."""
         if need == "subjects":
             raise ZooError(
                 f"{self.path} holds no heads seen from two sides: identity, chamfer and warping need a model, or a "
                 "folder with images/VVVV_KK.png and depth/VVVV.pt"
             )
-        if need == "images" and self._images:
-            return Listing([Item(path.name, place) for place, path in enumerate(self._images)])
-        if protocol.windows == "first":
-            return Listing([Item(path.name, place) for place, path in enumerate(self._videos)])
+        if self.footage.stills and need == "images":
+            return Listing([Item(name, 0, place) for place, name in enumerate(self.footage.names)])
+        names = [self.label] if self.footage.stills else self.footage.names
+        if need == "clips" and protocol.windows != "all":
+            # One window each: which one is found when the video is opened, so that it is opened once.
+            return Listing([Item(name, place) for place, name in enumerate(names)])
         items: list[Item] = []
         broken: dict[str, ZooError] = {}
         short: list[str] = []
-        for place, (path, length) in enumerate(zip(self._videos, self._lengths, strict=True)):
-            if isinstance(length, MediaError):
-                broken[path.name] = length
-            elif length < protocol.span:
-                short.append(path.name)
+        for place, (name, found) in enumerate(zip(names, self._lengths, strict=True)):
+            if isinstance(found, MediaError):
+                broken[name] = found
+            elif need == "images":
+                firsts = range(0, found[0], IMAGES_AT_ONCE)
+                items += [Item(name, place, first, min(IMAGES_AT_ONCE, found[0] - first)) for first in firsts]
             else:
-                items += [Item(path.name, place, start) for start in window_starts(length, place, protocol)]
+                starts = window_starts(length_at_rate(*found, protocol), place, protocol)
+                items += [Item(name, place, start) for start in starts]
+                short += [] if starts else [name]
         return Listing(items, broken, short)
 
     @cached_property
-    def _lengths(self) -> list[int | MediaError]:
-        """Frames of each video, or why it cannot be opened."""
-        with ThreadPoolExecutor(self._workers) as pool:
-            return list(pool.map(_length, self._videos))
+    def _lengths(self) -> list[tuple[int, float] | MediaError]:
+        """Frames and frame rate of each video, or why it cannot be opened."""
+        places = range(1 if self.footage.stills else len(self.footage.names))
+        with ThreadPoolExecutor(max(self._workers, 1)) as pool:
+            return list(pool.map(self._length, places))
+
+    def _length(self, place: int) -> tuple[int, float] | MediaError:
+        try:
+            with self.footage.open(place) as reel:
+                return reel.num_frames, reel.fps
+        except MediaError as error:
+            return error
 
     def load(self, item: Item, need: Need, protocol: protocols.Protocol, maps: Collection[str]) -> Clip:
-        """Decode one window, or one image."""
-        if need == "images" and self._images:
-            path = self._images[item.place]
-            return Clip(frames=read_image(path)[None], info={"alpha": _has_alpha(path)})
-        video = self._videos[item.place]
-        with VideoReader(video) as reader:
-            if reader.num_frames < item.start + protocol.span:
-                raise ShortClipError(
-                    f"{video} has {reader.num_frames} frames, fewer than the {protocol.span} of a clip"
-                )
-            frames = reader.read(item.start, protocol.span)[:: protocol.frame_stride]
-            alpha = video.is_dir() and _has_alpha(list_images(video)[0])
-            return Clip(frames=frames, fps=reader.fps, info={"alpha": alpha})
+        """Decode one window, or one or more images."""
+        with self.footage.open(item.place) as reel:
+            if need == "images":
+                numbers = range(item.start, item.start + item.count)
+                known = reel.maps(maps, numbers) if isinstance(reel, ClipReel) else self._numbers(item, maps)
+                return Clip(frames=reel.frames(numbers), maps=known, info={"alpha": reel.alpha})
+            length = length_at_rate(reel.num_frames, reel.fps, protocol)
+            starts = window_starts(length, item.place, protocol)
+            if not starts:
+                raise ShortClipError(f"{item.name} has {length} frames, fewer than the {protocol.span} of a clip")
+            start = item.start if protocol.windows == "all" else starts[0]
+            frames = reel.frames(window_frames(start, reel.fps, protocol))
+            return Clip(frames=frames, fps=reel.fps, info={"alpha": reel.alpha})
+
+    def _numbers(self, item: Item, names: Collection[str]) -> dict[str, Tensor]:
+        """Keypoints and the like of the frames of an item, from the file beside its video or image."""
+        place = self.footage.file(item.place, item.start)
+        file = None if place is None or not names else parameter_file(place)
+        if file is None or not file.is_file():
+            return {}
+        start = 0 if self.footage.stills else item.start
+        return read_parameters(file, names, start, start + item.count)
 
 
 class MultiviewFolderSource:
@@ -116,6 +138,7 @@ class MultiviewFolderSource:
 
     kind = "subjects"
     threaded = True
+    portable = True
     detail = ""
 
     def __init__(self, path: str | Path, workers: int = 2) -> None:
@@ -133,7 +156,9 @@ class MultiviewFolderSource:
 
     def fingerprint(self) -> str:
         """Digest of names, sizes and bytes of the files."""
-        return _digest(_files(self._root / "images") + _files(self._root / "depth"), self._root, self._workers)
+        return files_digest(
+            folder_files(self._root / "images") + folder_files(self._root / "depth"), self._root, self._workers
+        )
 
     def listing(self, need: Need, protocol: protocols.Protocol, limit: int) -> Listing:
         """The heads in order of their numbers."""
@@ -173,37 +198,3 @@ def _arrays(path: Path) -> dict[str, Tensor]:
             return {name: torch.from_numpy(archive[name]) for name in archive.files}
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise MediaError(f"{path} is damaged: write it again") from error
-
-
-def _length(path: Path) -> int | MediaError:
-    try:
-        with VideoReader(path) as reader:
-            return reader.num_frames
-    except MediaError as error:
-        return error
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-
-
-def _digest(files: Sequence[Path], root: Path, workers: int) -> str:
-    """Digest of names relative to ``root``, sizes and bytes; a file that is the root itself has no name."""
-    with ThreadPoolExecutor(workers) as pool:
-        contents = list(pool.map(_file_digest, files))
-    state = hashlib.blake2b(digest_size=16)
-    for path, content in zip(files, contents, strict=True):
-        state.update(f"{path.relative_to(root).as_posix()} {content}\n".encode())
-    return state.hexdigest()
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return f"{path.stat().st_size} {hashlib.file_digest(file, 'blake2b').hexdigest()}"
-
-
-def _has_alpha(path: Path) -> bool:
-    """Whether a PNG says in its header that it has an alpha channel (colour types 4 and 6)."""
-    with path.open("rb") as file:
-        header = file.read(26)
-    return header.startswith(b"\x89PNG") and header[25:26] in (b"\x04", b"\x06")

@@ -22,6 +22,8 @@ Backbone = Literal["alex", "vgg"]
 
 TAPS = {"alex": (1, 4, 7, 9, 11), "vgg": (3, 8, 15, 22, 29)}
 """Layers of torchvision's ``features`` whose output (after ReLU) is compared."""
+LEAST_SIZE = {"alex": 31, "vgg": 16}
+"""Pixels a side below which there are no deep features."""
 WIDTHS = {"alex": (64, 192, 384, 256, 256), "vgg": (64, 128, 256, 512, 512)}
 
 

@@ -1,6 +1,8 @@
-"""Perceptual path length: its interpolation and its robust mean."""
+"""Perceptual path length: its interpolation, its picture size and its robust mean."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import numpy as np
 import torch
@@ -9,6 +11,25 @@ from jaxtyping import Float
 from torch import Tensor
 
 from portraitzoo.errors import ZooError
+
+PATH_SIZE = 256  # pixels a side at which the two pictures are compared
+
+Space = Literal["w", "z"]
+"""Where a path lies: styles, or latents."""
+
+
+def shrunk(images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 new_height new_width"]:
+    """Images averaged over blocks down to 256 pixels, as StyleGAN does; smaller ones stay as they are.
+
+    Raises:
+        ZooError: if the size is no multiple of 256.
+    """
+    height, width = images.shape[-2:]
+    if min(height, width) <= PATH_SIZE:
+        return images
+    if height != width or height % PATH_SIZE:
+        raise ZooError(f"a path length is measured at {PATH_SIZE} pixels, of which {width}x{height} is no multiple")
+    return F.avg_pool2d(images, height // PATH_SIZE)
 
 
 def slerp(

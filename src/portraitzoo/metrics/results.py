@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -111,22 +110,6 @@ class Gathered:
             self.rows[item] = rows
             self.names[item] = name
             self._kept += len(rows)
-
-    @staticmethod
-    def merge(parts: Sequence[Gathered]) -> Gathered:
-        """Rows of all processes together; those kept are the same as one process would keep."""
-        statistics = parts[0].statistics
-        for part in parts[1:]:
-            if statistics is not None and part.statistics is not None:
-                statistics = statistics.merge(part.statistics)
-        merged = Gathered(None)
-        merged.statistics = statistics
-        home = {item: part for part in parts for item in part.rows}
-        for item in sorted(home):
-            if statistics is None or merged._kept < KEPT_ROWS:
-                merged.rows[item], merged.names[item] = home[item].rows[item], home[item].names[item]
-                merged._kept += len(merged.rows[item])
-        return merged
 
     def matrix(self) -> Float32[np.ndarray, "rows features"]:
         """Kept rows below one another, in order of items."""

@@ -12,20 +12,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from portraitzoo.errors import MediaError, ZooError
 from portraitzoo.media.clip import Clip
-from portraitzoo.media.degrade import degrade
+from portraitzoo.media.degrade import degrade, jpeg_coded
+from portraitzoo.media.images import measured_output
 from portraitzoo.methods.run_record import weights_checksum
 from portraitzoo.metrics import protocols
 from portraitzoo.metrics.multiview import NUM_VIEWS, side_camera
+from portraitzoo.metrics.windows import length_at_rate, window_frames, window_starts
 from portraitzoo.rendering.camera_files import draw_cameras
 from portraitzoo.rendering.cameras import Camera
 
-Need = Literal["clips", "images", "subjects"]
+Need = Literal["clips", "images", "subjects", "pairs", "paths-w", "paths-z"]
 
 IMAGEIO_QUALITY = 5.0
 """What imageio writes by default (constant rate factor 25), and so PV3D's evaluation clips."""
@@ -43,20 +44,26 @@ class Item:
         name: what a message calls it.
         place: number of the file, clip or seed within the source.
         start: first frame of the window.
+        count: images in it, where every frame is an image.
     """
 
     name: str
     place: int
     start: int = 0
+    count: int = 1
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The items of a source in order, and the names of those that were seen to be unusable while listing."""
+    """The items of a source in order, and the names of those that were seen to be unusable while listing.
+
+    ``notes`` say what else was odd, counted and named.
+    """
 
     items: Sequence[Item]
     broken: Mapping[str, ZooError] = field(default_factory=dict)
     short: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
 
 class Source(Protocol):
@@ -66,11 +73,13 @@ class Source(Protocol):
         label: what reports call it.
         kind: ``model``, ``videos``, ``images``, ``clips`` or ``subjects``.
         threaded: whether ``load`` may run in several threads at once.
+        portable: whether it may be sent to other processes, to ``load`` there.
     """
 
     label: str
     kind: str
     threaded: bool
+    portable: bool
 
     @property
     def detail(self) -> str:
@@ -108,13 +117,14 @@ class ModelSource:
 
     kind = "model"
     threaded = False
+    portable = False
 
     def __init__(self, model: nn.Module, label: str, options: Mapping[str, object]) -> None:
         if not callable(getattr(model, "sample", None)):
             raise ZooError(f"{label} cannot be evaluated by drawing from it: a {type(model).__name__} has no sample()")
         self.label = label
         self.options = dict(options)
-        self._model = model
+        self.model = model
         self._tracks: Sequence[Camera] = ()
 
     def follow(self, tracks: Sequence[Camera]) -> None:
@@ -130,8 +140,8 @@ class ModelSource:
     def fingerprint(self) -> str:
         """Digest of the weights, the device's kind (it decides the last bits), the options and the camera tracks."""
         state = hashlib.blake2b(digest_size=16)
-        state.update(weights_checksum(self._model).encode())
-        device = next(self._model.parameters()).device.type
+        state.update(weights_checksum(self.model).encode())
+        device = next(self.model.parameters()).device.type
         state.update(repr((device, sorted((name, repr(value)) for name, value in self.options.items()))).encode())
         for camera in self._tracks:
             state.update(_bytes(camera.label()))
@@ -139,23 +149,31 @@ class ModelSource:
 
     def listing(self, need: Need, protocol: protocols.Protocol, limit: int) -> Listing:
         """``limit`` seeds from ``protocol.first_seed`` on."""
-        if need == "subjects" and not callable(getattr(self._model, "multiview", None)):
+        if need == "subjects" and not callable(getattr(self.model, "multiview", None)):
             raise ZooError(f"{self.label} cannot render one head from two sides: identity, chamfer and warping need it")
         seeds = range(protocol.first_seed, protocol.first_seed + limit)
         return Listing([Item(f"{self.label}, seed {seed}", seed) for seed in seeds])
 
     def load(self, item: Item, need: Need, protocol: protocols.Protocol, maps: Collection[str]) -> Clip:
-        """Draw the clip or the subject of a seed."""
-        if need == "subjects":
-            with _evaluating(self._model):
-                clip = self._model.multiview(item.place)  # type: ignore[operator]
-            return checked_subject(clip, item.name, maps, protocol)
-        options = dict(self.options)
-        if self._tracks:
-            options["trajectory"] = draw_cameras(self._tracks, protocol.clip_length, item.place)
-        with _evaluating(self._model):
-            clip = self._model.sample(seed=item.place, num_frames=protocol.clip_length, **options)  # type: ignore[operator]
-        return degrade(clip, blur=0, quality=IMAGEIO_QUALITY) if protocol.compression == "h264" else clip
+        """Draw the clip, the image (a clip of one frame) or the subject of a seed.
+
+        Raises:
+            MediaError: if the picture holds NaN or infinity.
+        """
+        with evaluating(self.model), measured_output(protocol.eight_bit), _named(item):
+            if need == "subjects":
+                clip = self.model.multiview(item.place)  # type: ignore[operator]
+                return checked_subject(clip, item.name, maps, protocol)
+            count = protocol.span if need == "clips" else 1
+            options = dict(self.options)
+            if self._tracks:
+                options["trajectory"] = draw_cameras(self._tracks, count, item.place)
+            clip = self.model.sample(seed=item.place, num_frames=count, **options)  # type: ignore[operator]
+        if protocol.compression == "h264":
+            clip = degrade(clip, blur=0, quality=IMAGEIO_QUALITY)
+        elif protocol.compression == "jpeg":
+            clip = jpeg_coded(clip)
+        return clip[:: protocol.frame_stride]
 
 
 class ClipSource:
@@ -163,6 +181,7 @@ class ClipSource:
 
     kind = "clips"
     threaded = True
+    portable = False
     detail = ""
 
     def __init__(self, clips: Sequence[Clip], label: str = "clips in memory") -> None:
@@ -188,30 +207,44 @@ class ClipSource:
         return [Camera(track.cam2world, track.intrinsics) for track in found]
 
     def listing(self, need: Need, protocol: protocols.Protocol, limit: int) -> Listing:
-        """Windows of the clips in order, or the clips themselves as subjects."""
+        """Windows of the clips in order; or the clips themselves, as subjects or as sets of images."""
         if need == "subjects":
             return Listing([Item(f"clip {place}", place) for place in range(len(self._clips))])
-        items, short = [], []
+        items: list[Item] = []
+        short: list[str] = []
         for place, clip in enumerate(self._clips):
-            if len(clip.frames) < protocol.span:
-                short.append(f"clip {place}")
-            else:
-                items += [
-                    Item(f"clip {place}", place, start) for start in window_starts(len(clip.frames), place, protocol)
-                ]
+            if need == "images":
+                items.append(Item(f"clip {place}", place, 0, len(clip)))
+                continue
+            starts = window_starts(length_at_rate(len(clip), clip.fps, protocol), place, protocol)
+            items += [Item(f"clip {place}", place, start) for start in starts]
+            short += [] if starts else [f"clip {place}"]
         return Listing(items, short=short)
 
     def load(self, item: Item, need: Need, protocol: protocols.Protocol, maps: Collection[str]) -> Clip:
-        """One window of a clip, or the whole clip as a subject."""
+        """One window of a clip, or the whole clip as a subject or as images."""
         clip = self._clips[item.place]
         if need == "subjects":
             return checked_subject(clip, item.name, maps, protocol)
-        window = clip.frames[item.start : item.start + protocol.span : protocol.frame_stride]
-        return Clip(frames=window, fps=clip.fps)
+        if need == "images":
+            cut = slice(item.start, item.start + item.count)
+            return Clip(
+                frames=clip.frames[cut], maps={name: clip.maps[name][cut] for name in maps if name in clip.maps}
+            )
+        return Clip(frames=clip.frames[window_frames(item.start, clip.fps, protocol)], fps=clip.fps)
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def _named(item: Item) -> Iterator[None]:
+    """Put the item's name before what is wrong with its picture."""
+    try:
+        yield
+    except MediaError as error:
+        raise MediaError(f"{item.name}: {error}") from error
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Eval mode for a while: batch norm or dropout left in training mode would quietly change every number."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -235,17 +268,6 @@ def checked_subject(clip: Clip, name: str, maps: Collection[str], protocol: prot
     if missing:
         raise MediaError(f"{name} has no map {missing[0]}: chamfer and warping need it")
     return clip
-
-
-def window_starts(length: int, place: int, protocol: protocols.Protocol) -> Sequence[int]:
-    """First frames of the windows that a protocol takes from a video of ``length`` frames, number ``place``."""
-    last = length - protocol.span
-    if protocol.windows == "first":
-        return [0]
-    if protocol.windows == "random":
-        # The draw depends on the file's place alone, so that neither the count nor the workers move it.
-        return [int(np.random.default_rng([protocol.window_seed, place]).integers(last + 1))]
-    return range(0, last + 1, protocol.span)
 
 
 def _bytes(tensor: Tensor) -> memoryview:

@@ -11,7 +11,25 @@ from difflib import get_close_matches
 
 from portraitzoo.errors import ZooError
 from portraitzoo.metrics.measures.base import Measure, prepared
+from portraitzoo.metrics.measures.faces import (
+    AverageExpressionDistance,
+    AverageKeypointDistance,
+    AveragePoseDistance,
+    IdentityOverTime,
+    IdentitySimilarity,
+)
 from portraitzoo.metrics.measures.frechet import FID, FVD, FrechetMeasure
+from portraitzoo.metrics.measures.paired import (
+    L1,
+    LPIPSVGG,
+    MSSSIM,
+    PSNR,
+    SSIM,
+    FullPSNR,
+    LPIPSAlex,
+    ValidPSNR,
+)
+from portraitzoo.metrics.measures.paths import LatentPathLength, PathLength
 from portraitzoo.metrics.measures.sets import (
     KID,
     Coverage,
@@ -30,7 +48,10 @@ MEASURES: dict[str, type[Measure]] = {
     for measure in (
         *(FVD, FID, KID, ImageInceptionScore, VideoInceptionScore),
         *(Precision, Recall, Density, Coverage),
-        *(Identity, Chamfer, Warping),
+        *(PathLength, LatentPathLength),
+        *(PSNR, FullPSNR, ValidPSNR, SSIM, MSSSIM, L1, LPIPSAlex, LPIPSVGG),
+        *(IdentitySimilarity, AverageKeypointDistance, AveragePoseDistance, AverageExpressionDistance),
+        *(Identity, IdentityOverTime, Chamfer, Warping),
     )
 }
 

@@ -18,6 +18,7 @@ from jaxtyping import Float32
 from portraitzoo.media.clip import Clip
 from portraitzoo.metrics.features import FeatureNetwork, Weights, feature_network
 from portraitzoo.metrics.protocols import Protocol
+from portraitzoo.metrics.reconstruction import FaceReconstruction
 from portraitzoo.metrics.results import Gathered, Result
 from portraitzoo.metrics.sources import Need
 
@@ -29,12 +30,20 @@ class Networks:
         weights: ``official`` or ``random``.
         device: where they run.
         batch_size: clips to a forward pass.
+        reconstruction: reads keypoints, pose and expression off frames; None where files have them, or none is needed.
     """
 
-    def __init__(self, weights: Weights, device: torch.device, batch_size: int) -> None:
+    def __init__(
+        self,
+        weights: Weights,
+        device: torch.device,
+        batch_size: int,
+        reconstruction: FaceReconstruction | None = None,
+    ) -> None:
         self.weights = weights
         self.device = device
         self.batch_size = batch_size
+        self.reconstruction = reconstruction
         self._built: dict[str, FeatureNetwork] = {}
 
     def __getitem__(self, name: str) -> FeatureNetwork:
@@ -91,6 +100,8 @@ class Measure(ABC):
         stage_type: where its rows come from.
         stage: that stage, shared with other measures.
         two_sided: whether each side's rows matter (a pair's rows know both sides already).
+        paired: whether items of both sides are compared one by one.
+        by_reference: whether a pair's reference, where there is one, stands in for its target.
         higher_is_better: direction.
     """
 
@@ -98,6 +109,8 @@ class Measure(ABC):
     title: ClassVar[str]
     stage_type: ClassVar[type[Stage]]
     two_sided: ClassVar[bool] = False
+    paired: ClassVar[bool] = False
+    by_reference: ClassVar[bool] = False
     higher_is_better: ClassVar[bool] = False
 
     def __init__(self, protocol: Protocol, stage: Stage) -> None:
@@ -131,7 +144,12 @@ class Measure(ABC):
 
 
 def prepared(
-    classes: Sequence[type[Measure]], protocol: Protocol, weights: Weights, device: torch.device, batch_size: int
+    classes: Sequence[type[Measure]],
+    protocol: Protocol,
+    weights: Weights,
+    device: torch.device,
+    batch_size: int,
+    reconstruction: FaceReconstruction | None = None,
 ) -> list[Measure]:
     """Measures of these classes, ready to run; those that read the same rows share a stage.
 
@@ -139,6 +157,6 @@ def prepared(
         ZooError: if the protocol cannot serve a measure.
         WeightsUnavailableError: if official network weights are not here and cannot be fetched.
     """
-    networks = Networks(weights, device, batch_size)
+    networks = Networks(weights, device, batch_size, reconstruction)
     stages = {kind: kind(protocol, networks) for kind in dict.fromkeys(cls.stage_type for cls in classes)}
     return [cls(protocol, stages[cls.stage_type]) for cls in classes]

@@ -30,7 +30,11 @@ class ItemMeasure(Measure):
 
     @abstractmethod
     def values(self, generated: Gathered) -> list[Float[np.ndarray, " parts"]]:
-        """Numbers of each item, in order; NaN where one could not be measured."""
+        """Numbers of each item (of all its pieces), in order; NaN where one could not be measured."""
+
+    def names(self, generated: Gathered) -> list[str]:
+        """What these items are called."""
+        return list(generated.names.values())
 
     def mean(self, values: Float[np.ndarray, " numbers"]) -> float:
         """The value of all numbers that could be measured."""
@@ -51,7 +55,7 @@ class ItemMeasure(Measure):
         means = [self.mean(row[np.isfinite(row)]) if np.isfinite(row).any() else np.nan for row in values]
         each = np.array([mean for mean in means if np.isfinite(mean)])
         value = self.mean(numbers[usable])
-        names = [generated.names.get(index, str(index)) for index in generated.rows]
+        names = self.names(generated)
         result = Result(
             metric=self.name,
             title=self.title,

@@ -1,0 +1,128 @@
+"""Items loaded ahead of their use: in worker processes, in threads, or here, always in order and never many at once."""
+
+from __future__ import annotations
+
+import signal
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+
+import cv2
+import loky
+import torch
+
+from portraitzoo.errors import MediaError, ZooError
+from portraitzoo.metrics.preparation import Preparation, Prepared
+from portraitzoo.metrics.sources import Item
+
+WORTH_PROCESSES = 64
+"""Items from which processes are started: that takes seconds, in which threads have decoded a few clips."""
+
+AHEAD = 2
+"""Items to each worker that are decoded or waiting: what decoding may be ahead of the networks."""
+
+Loaded = Prepared | ZooError
+
+
+def decoded(preparation: Preparation, items: Sequence[Item], workers: int) -> Iterator[Loaded]:
+    """The items in order, or what is wrong with each; at most ``2 * workers`` are held besides those handed out.
+
+    Folders of many items are decoded by worker processes, where a file that makes its decoder crash takes only the
+    worker along and is reported like any other broken one; clips in memory and few items by threads; models draw in
+    this thread.
+
+    Args:
+        preparation: how items are loaded.
+        items: which ones.
+        workers: processes or threads; 0 decodes in this thread.
+    """
+    if not preparation.source.threaded:
+        # What a model draws is no matter of single broken items: its first error ends the evaluation.
+        return (preparation.load(item) for item in items)
+    if workers < 1:
+        return map(preparation.load_or_say_why, items)
+    if preparation.source.portable and len(items) >= WORTH_PROCESSES:
+        return _in_processes(preparation, items, workers)
+    return _in_threads(preparation, items, workers)
+
+
+def _in_threads(preparation: Preparation, items: Sequence[Item], workers: int) -> Iterator[Loaded]:
+    with ThreadPoolExecutor(workers) as pool:
+        yield from _ahead(pool, preparation.load_or_say_why, items, AHEAD * workers)
+
+
+def _in_processes(preparation: Preparation, items: Sequence[Item], workers: int) -> Iterator[Loaded]:
+    position = 0
+    while position < len(items):
+        pool = _pool(preparation, workers)
+        try:
+            if position == 0 and not _starts(pool):
+                warnings.warn("worker processes cannot start here: threads decode instead", RuntimeWarning, 2)
+                yield from _in_threads(preparation, items, workers)
+                return
+            for found in _ahead(pool, _load, items[position:], AHEAD * workers):
+                position += 1
+                yield found
+        except BrokenProcessPool:
+            # One of those under way made a worker crash. Alone it shows whether it was the next one.
+            yield _alone(preparation, items[position])
+            position += 1
+        finally:
+            pool.shutdown(wait=False, kill_workers=True)
+
+
+def _alone(preparation: Preparation, item: Item) -> Loaded:
+    pool = _pool(preparation, 1)
+    try:
+        return pool.submit(_load, item).result()
+    except BrokenProcessPool:
+        return MediaError(f"{item.name} makes its decoder crash: remove it or convert it anew")
+    finally:
+        pool.shutdown(wait=False, kill_workers=True)
+
+
+def _pool(preparation: Preparation, workers: int) -> loky.ProcessPoolExecutor:
+    """Fresh processes (no forks: those inherit locks of threads and a GPU), which never run the user's script."""
+    return loky.ProcessPoolExecutor(
+        workers, context="loky", initializer=_begin, initargs=(preparation,), env={"OMP_NUM_THREADS": "1"}
+    )
+
+
+def _starts(pool: loky.ProcessPoolExecutor) -> bool:
+    try:
+        return pool.submit(bool, 1).result()
+    except BrokenProcessPool:
+        return False
+
+
+_preparation: Preparation
+"""Of this worker process."""
+
+
+def _begin(preparation: Preparation) -> None:
+    global _preparation
+    _preparation = preparation
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+
+
+def _load(item: Item) -> Loaded:
+    return _preparation.load_or_say_why(item)
+
+
+def _ahead(pool: Executor, load: Callable[[Item], Loaded], items: Iterable[Item], most: int) -> Iterator[Loaded]:
+    under_way: deque[Future[Loaded]] = deque()
+    remaining = iter(items)
+    try:
+        while True:
+            under_way.extend(pool.submit(load, item) for item in islice(remaining, most - len(under_way)))
+            if not under_way:
+                return
+            yield under_way.popleft().result()
+    finally:
+        for future in under_way:
+            future.cancel()

@@ -97,6 +97,21 @@ class TinyActions(TinyVideo):
         return super().forward(videos).softmax(1)
 
 
+class TinyFaces:
+    """A face reconstruction that takes means of pixels for keypoints, pose and expression."""
+
+    checksum = "tiny"
+
+    def keypoints(self, images: torch.Tensor) -> torch.Tensor:
+        return images[:, :4, :, :2].float().mean(2)
+
+    def pose(self, images: torch.Tensor) -> torch.Tensor:
+        return images.float().mean((1, 2))
+
+    def expression(self, images: torch.Tensor) -> torch.Tensor:
+        return images.float().mean(3).flatten(1)
+
+
 class ToyModel(nn.Module):
     """Draws clips and heads; remembers with what it was asked."""
 

@@ -11,15 +11,21 @@ from torch import Tensor
 from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
-from torchmetrics.functional.image import peak_signal_noise_ratio
+from torchmetrics.functional.image import (
+    multiscale_structural_similarity_index_measure,
+    peak_signal_noise_ratio,
+)
+from torchmetrics.image.inception import InceptionScore as TorchmetricsIS
+from torchmetrics.image.kid import KernelInceptionDistance as TorchmetricsKID
 
 from portraitzoo.errors import ZooError
 from portraitzoo.media.display import depth_normals, display_corrected
 from portraitzoo.metrics.inception_score import inception_score, video_inception_score
 from portraitzoo.metrics.kid import kernel_inception_distance
-from portraitzoo.metrics.path_length import slerp, trimmed_mean
-from portraitzoo.metrics.precision_recall import precision_recall
+from portraitzoo.metrics.path_length import shrunk, slerp, trimmed_mean
+from portraitzoo.metrics.precision_recall import density_coverage, precision_recall
 from portraitzoo.metrics.psnr import masked_mse, psnr_of_mean
+from portraitzoo.metrics.structure import MULTISCALE_LEAST, ms_ssim, ssim
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -33,6 +39,35 @@ def test_kid_agrees_with_torch_fidelity() -> None:
     mean, std = kernel_inception_distance(real, fake, num_subsets=20, max_subset_size=50, seed=2020)
     assert float(mean) == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-4)
     assert float(std) == pytest.approx(theirs["kernel_inception_distance_std"], rel=1e-3)
+
+
+class Given(torch.nn.Module):
+    """In the place of torchmetrics' network: hands on the features that it is given."""
+
+    num_features = 32
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features
+
+
+def test_kid_of_all_items_agrees_with_torchmetrics() -> None:
+    # torchmetrics draws its subsets from the global generator; one subset of everything has no draw.
+    real, fake = normal(60, 32), normal(60, 32, seed=1) * 1.2
+    theirs = TorchmetricsKID(feature=Given(), subsets=1, subset_size=60)
+    theirs.update(real, real=True)
+    theirs.update(fake, real=False)
+    ours = kernel_inception_distance(real, fake, num_subsets=1, max_subset_size=60)[0]
+    assert float(ours) == pytest.approx(float(theirs.compute()[0]), rel=1e-4)
+
+
+def test_inception_score_agrees_with_torchmetrics() -> None:
+    # torchmetrics shuffles by the global generator and takes the sample deviation; one split has neither.
+    logits = normal(64, 32) * 2
+    theirs = TorchmetricsIS(feature=Given(), splits=1)
+    theirs.update(logits)
+    assert float(inception_score(logits.softmax(1), num_splits=1)[0]) == pytest.approx(
+        float(theirs.compute()[0]), rel=1e-5
+    )
 
 
 def test_kid_is_seeded_unbiased_and_needs_items() -> None:
@@ -72,6 +107,37 @@ def test_precision_recall_agrees_with_torch_fidelity(n, m, seed, k, chunk) -> No
     assert float(recall) == pytest.approx(theirs["recall"], abs=1 / n + 1e-6)
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.integers(7, 25), st.integers(7, 25), st.integers(0, 99), st.integers(1, 5), st.integers(1, 30))
+def test_density_and_coverage_are_their_definitions(n, m, seed, k, chunk) -> None:
+    real, fake = normal(n, 5, seed=seed), normal(m, 5, seed=seed + 1) * 0.8 + 0.2
+    within = np.zeros((m, n), dtype=bool)
+    for i, centre in enumerate(real.numpy()):
+        radius = sorted(np.linalg.norm(real.numpy() - centre, axis=1))[k]
+        within[:, i] = np.linalg.norm(fake.numpy() - centre, axis=1) < radius
+    density, coverage = density_coverage(real, fake, neighbours=k, chunk=chunk)
+    # A generated item may lie as far as the radius within rounding.
+    assert float(density) == pytest.approx(within.sum() / (k * m), abs=1.1 / (k * m))
+    assert float(coverage) == pytest.approx(within.any(0).mean(), abs=1.1 / n)
+
+
+def test_outliers_raise_recall_but_not_density_and_coverage() -> None:
+    real, fake = normal(60, 4), normal(60, 4, seed=1) * 0.1 + 5  # far from the real ones
+    far = fake.clone()
+    far[:5] = normal(5, 4, seed=2) * 40
+    assert precision_recall(real, far)[1] > 0.9 > precision_recall(real, fake)[1]
+    assert [float(value) for value in density_coverage(real, far)] == [0, 0]
+
+
+def test_half_precision_rounds_features_and_distances() -> None:
+    real = torch.zeros(5, 2)
+    real[:, 0] = 1000 + torch.arange(5) * 0.01  # one and the same number in half precision
+    fake = real + torch.tensor([1e-3, 0])
+    assert density_coverage(real, fake, neighbours=1)[1] == 1
+    assert density_coverage(real, fake, neighbours=1, half=True)[1] == 0  # no distance is below a radius of 0
+    assert precision_recall(real, fake, neighbours=1, half=True)[0] == 1
+
+
 def test_precision_and_recall_at_the_extremes() -> None:
     features = normal(30, 4)
     assert [float(v) for v in precision_recall(features, features)] == [1, 1]
@@ -102,6 +168,45 @@ def test_trimmed_mean_leaves_out_the_extremes() -> None:
     assert float(trimmed_mean(torch.tensor([1.0, 2.0, 3.0]))) == 2  # too few to trim
     with pytest.raises(ZooError, match="at least one"):
         trimmed_mean(torch.zeros(0))
+
+
+def test_path_pictures_are_averaged_over_blocks() -> None:
+    images = torch.rand(1, 3, 512, 512, generator=torch.Generator().manual_seed(0))
+    found = shrunk(images)
+    torch.testing.assert_close(found[..., 3, 5], images[..., 6:8, 10:12].mean((2, 3)))
+    assert shrunk(images[..., :256, :200]).shape == (1, 3, 256, 200)
+    with pytest.raises(ZooError, match="no multiple"):
+        shrunk(torch.zeros(1, 3, 300, 300))
+
+
+def picture_pair(size: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (2, size, size + 3, 3), dtype=torch.uint8, generator=generator)
+    noise = torch.randint(0, 70, images.shape, generator=generator)
+    return images, (images * 0.7 + noise).to(torch.uint8)
+
+
+def test_ssim_is_that_of_the_authors_and_of_scikit_image() -> None:
+    structural_similarity = pytest.importorskip("skimage.metrics").structural_similarity
+    images, others = picture_pair(40)
+    for value, image, other in zip(ssim(images, others), images, others, strict=True):
+        expected = structural_similarity(
+            image.numpy(), other.numpy(), channel_axis=2, data_range=255,
+            gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
+        )  # fmt: skip
+        assert float(value) == pytest.approx(expected, rel=1e-5)
+    assert (ssim(images, images) == 1).all()
+    with pytest.raises(ZooError, match="SSIM needs images of 11 pixels or more a side, not 20x10"):
+        ssim(images[:, :10, :20], others[:, :10, :20])
+
+
+def test_ms_ssim_is_that_of_torchmetrics() -> None:
+    images, others = picture_pair(MULTISCALE_LEAST)
+    first, second = (x.permute(0, 3, 1, 2) / 255 for x in (images, others))
+    expected = multiscale_structural_similarity_index_measure(first, second, data_range=1.0)
+    assert float(ms_ssim(images, others).mean()) == pytest.approx(float(expected), rel=1e-5)
+    with pytest.raises(ZooError, match="MS-SSIM needs images of 176 pixels"):
+        ms_ssim(images[:, :-1], others[:, :-1])
 
 
 def test_masked_psnr_without_mask_is_psnr() -> None:

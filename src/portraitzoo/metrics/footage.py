@@ -93,8 +93,9 @@ class FolderFootage:
     def digest(self, workers: int) -> str:
         """Digest of names, sizes and bytes of the files, and of the numbers beside them."""
         files = [path for video in self._paths for path in ([video] if video.is_file() else folder_files(video))]
-        files += [path for video in self._paths if (path := parameter_file(video)).is_file()]
-        return files_digest(files, self.path, workers)
+        numbers = [path for video in self._paths if (path := parameter_file(video)).is_file()]
+        digests = [files_digest(files, self.path, workers), *map(file_digest, numbers)]
+        return digests[0] if not numbers else hashlib.blake2b(" ".join(digests).encode(), digest_size=16).hexdigest()
 
     def camera_tracks(self) -> list[Camera]:
         """Cameras of those videos that have a camera file: ``NAME.json`` beside, or in ``smoothed_camera2world``.

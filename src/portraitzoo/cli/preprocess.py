@@ -2,21 +2,46 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from portraitzoo.cli.options import add_options, given, parser
-from portraitzoo.cli.progress import progress
+from portraitzoo.cli.progress import stages
+from portraitzoo.preprocess.frames import archive_frames, extract_frames, read_speed
 from portraitzoo.preprocess.synthetic import synthesise
+
+WRITERS: dict[str, tuple[Callable[..., Path], str, str]] = {
+    "synthetic": (synthesise, "clips", "clips of random talking heads with known cameras (extra synthetic)"),
+    "frames": (extract_frames, "videos", "videos to folders of frames, cropped and resized (threedvidgen)"),
+    "archive": (archive_frames, "frames", "folders of frames to one .zip that loads fast (threedvidgen)"),
+}
+"""What is made: the function, what it counts, and what it does."""
+
+SPEED = "images per second that one loading process reads (threedvidgen)"
 
 
 def preprocess(arguments: list[str]) -> None:
-    """Run ``zoo preprocess synthetic``: clips of random talking heads with known cameras."""
-    options = parser("preprocess", "Make a training set: talking heads of random people in front of known cameras.")
-    options.add_argument("what", choices=("synthetic",), help="synthetic: heads of the anny studio (extra synthetic)")
-    options.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder of the data set")
-    derived = add_options(options, synthesise, skip=("out", "progress"))
+    """Run ``zoo preprocess KIND``: print the folder or file that was made, or a table of reading speeds."""
+    options = parser("preprocess", "Make a training set, or see how fast one loads.")
+    kinds = options.add_subparsers(dest="kind", metavar="KIND", required=True)
+    for kind, (function, _, summary) in WRITERS.items():
+        writer = kinds.add_parser(kind, help=summary, description=f"{summary}.", allow_abbrev=False)
+        writer.set_defaults(names=add_options(writer, function, skip=("progress",)))
+    speed = kinds.add_parser("read-speed", help=SPEED, description=f"{SPEED}.", allow_abbrev=False)
+    speed.add_argument("--data", metavar="PATH,...", required=True, help="folders of frames, of videos, or archives")
+    speed.add_argument("--json", action="store_true", help="print a JSON list")
+    speed.set_defaults(names=add_options(speed, read_speed, skip=("data",)))
     chosen = options.parse_args(arguments)
-    keywords = given(chosen, {"out", *derived})
-    with progress("clips", keywords.get("clips", 512)) as advance:
-        folder = synthesise(**keywords, progress=lambda done, total: advance(done))
-    print(folder)
+    keywords = given(chosen, chosen.names)
+    if chosen.kind in WRITERS:
+        function, counted, _ = WRITERS[chosen.kind]
+        with stages() as report:
+            print(function(**keywords, progress=partial(report, counted)))
+        return
+    rows = [{"data": path, "images_per_second": read_speed(path, **keywords)} for path in chosen.data.split(",")]
+    if chosen.json:
+        print(json.dumps(rows, indent=2))
+    else:
+        print("\n".join(f"{row['images_per_second']:10.0f} images/s per worker  {row['data']}" for row in rows))

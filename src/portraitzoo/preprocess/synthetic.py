@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
-
-import torch
 
 from portraitzoo.errors import ZooError
 from portraitzoo.faces.anny import load_head
 from portraitzoo.files import replacing
+from portraitzoo.media.images import write_image
 from portraitzoo.media.video import write_video
+from portraitzoo.preprocess.sessions import claim, run_jobs
 from portraitzoo.preprocess.studio.scenery import BackgroundKind
 from portraitzoo.preprocess.studio.stage import HeadClip, prepare, render
 
@@ -43,16 +42,17 @@ def synthesise(
     interrupted run goes on where it stopped; every file is whole or absent.
 
     Args:
-        out: folder. ``official`` is PV3D's VoxCeleb layout (``voxceleb.list``, ``recrop_faces/NAME.mp4``,
+        out: folder. For ``pv3d``, ``official`` is the VoxCeleb layout (``voxceleb.list``, ``recrop_faces/NAME.mp4``,
             ``smoothed_camera2world/NAME.json``: frame name and 25-float camera label of each frame); ``plain`` has
-            ``NAME.mp4`` and ``NAME.json`` side by side.
-        family: whose data set; ``pv3d``.
+            ``NAME.mp4`` and ``NAME.json`` side by side. For ``threedvidgen``, ``official`` is
+            ``heads/NAME/FRAME.png``.
+        family: whose data set: ``pv3d`` or ``threedvidgen``.
         clips: number of clips.
         seed: session of the studio.
         resolution: side of the pictures in pixels, even.
         frames: length of each clip at 25 frames a second.
         workers: processes.
-        layout: ``official`` or ``plain``.
+        layout: ``official``, or for pv3d also ``plain``.
         background: ``plain`` (one colour), ``gradient``, ``textured`` or ``mixed``.
         progress: called with the numbers of finished and of all clips, after each.
 
@@ -63,19 +63,22 @@ def synthesise(
         ZooError: for impossible numbers or names, a folder that holds a session of other settings, missing packages,
             or a disk that is full.
     """
-    _check(family, clips, seed, resolution, frames, workers, layout, background)
+    format = _format(family, layout)
+    _check(clips, seed, resolution, frames, workers, background)
     root = Path(out)
-    _claim(root, {"family": family, "seed": seed, "resolution": resolution, "frames": frames, "background": background})
+    claim(root, {"family": family, "seed": seed, "resolution": resolution, "frames": frames, "background": background})
     names = [clip_name(seed, index) for index in range(clips)]
-    missing = [index for index, name in enumerate(names) if not all(p.exists() for p in _paths(root, name, layout))]
+    missing = [index for index, name in enumerate(names) if not all(p.exists() for p in format.paths(root, name))]
     kept = clips - len(missing)
     if progress and kept:
         progress(kept, clips)
-    jobs = [(root, layout, seed, index, resolution, frames, background) for index in missing]
-    for done, _ in enumerate(_run(jobs, workers), start=kept + 1):
+    jobs = [(root, format, seed, index, resolution, frames, background) for index in missing]
+    if min(workers, len(jobs)) > 1:
+        load_head()  # before the processes start, so that they do not all build its cache
+    for done, _ in enumerate(run_jobs(_write_clip, jobs, workers), start=kept + 1):
         if progress:
             progress(done, clips)
-    if layout == "official":
+    if format is FORMATS["pv3d", "official"]:
         with replacing(root / "voxceleb.list") as temporary:
             temporary.write_text("".join(f"{name}.mp4\n" for name in names))
     return root
@@ -106,78 +109,88 @@ def capture(
     return render(head, prepare(head, seed, index, frames, background), resolution, maps=maps)
 
 
-def _check(
-    family: str, clips: int, seed: int, resolution: int, frames: int, workers: int, layout: str, background: str
-) -> None:
-    if family != "pv3d":
-        raise ZooError(f"no synthetic data set is written for {family!r} yet: choose pv3d")
+def _check(clips: int, seed: int, resolution: int, frames: int, workers: int, background: str) -> None:
     for name, value, least in (("clips", clips, 1), ("frames", frames, 1), ("workers", workers, 1), ("seed", seed, 0)):
         if value < least:
             raise ZooError(f"{name} must be at least {least}, not {value}")
     if resolution < 16 or resolution % 2:
         raise ZooError(f"the resolution must be even and at least 16, not {resolution}")
-    if layout not in get_args(Layout):
-        raise ZooError(f"unknown layout {layout!r}: choose one of {', '.join(get_args(Layout))}")
     if background not in get_args(BackgroundKind):
         raise ZooError(f"unknown background {background!r}: choose one of {', '.join(get_args(BackgroundKind))}")
 
 
-def _claim(root: Path, settings: dict[str, object]) -> None:
-    """Note the session's settings in the folder; clips of other settings must not mix with it."""
-    note = root / "session.json"
-    if note.exists():
-        try:
-            found = json.loads(note.read_text())
-        except ValueError:
-            found = None
-        if found != settings:
-            raise ZooError(f"{root} holds clips of another session ({found}): choose an empty folder or its settings")
-        return
-    with replacing(note) as temporary:
-        temporary.write_text(json.dumps(settings))
+@dataclass(frozen=True)
+class Format:
+    """How a clip lies on disk.
+
+    Attributes:
+        paths: files or folders of a clip, from the folder of the data set and the clip's name; if all are there, the
+            clip is complete.
+        write: writes them, given the data set's folder, the clip's name and the clip.
+    """
+
+    paths: Callable[[Path, str], tuple[Path, ...]]
+    write: Callable[[Path, str, HeadClip], None]
 
 
-def _paths(root: Path, name: str, layout: Layout) -> tuple[Path, Path]:
-    """Video and camera file of a clip."""
-    if layout == "official":
-        return root / "recrop_faces" / f"{name}.mp4", root / "smoothed_camera2world" / f"{name}.json"
+def _official_paths(root: Path, name: str) -> tuple[Path, ...]:
+    return root / "recrop_faces" / f"{name}.mp4", root / "smoothed_camera2world" / f"{name}.json"
+
+
+def _plain_paths(root: Path, name: str) -> tuple[Path, ...]:
     return root / f"{name}.mp4", root / f"{name}.json"
 
 
-_Job = tuple[Path, Layout, int, int, int, int, BackgroundKind]
+def _frame_paths(root: Path, name: str) -> tuple[Path, ...]:
+    return (root / "heads" / name,)
 
 
-def _write_clip(job: _Job) -> int:
-    root, layout, seed, index, resolution, frames, background = job
-    clip = capture(seed, index, resolution, frames, background)
-    video, cameras = _paths(root, clip_name(seed, index), layout)
+def _write_official(root: Path, name: str, clip: HeadClip) -> None:
+    _write_video_and_cameras(_official_paths(root, name), clip)
+
+
+def _write_plain(root: Path, name: str, clip: HeadClip) -> None:
+    _write_video_and_cameras(_plain_paths(root, name), clip)
+
+
+def _write_video_and_cameras(paths: tuple[Path, ...], clip: HeadClip) -> None:
+    video, cameras = paths
     labels = clip.camera.label().tolist()
     with replacing(cameras) as temporary:
         temporary.write_text(json.dumps([[f"{frame:06d}", label] for frame, label in enumerate(labels)]))
     # The video comes last: a clip that has one is complete.
     write_video(video, clip.image, FPS, quality=8)
+
+
+def _write_frames(root: Path, name: str, clip: HeadClip) -> None:
+    (folder,) = _frame_paths(root, name)
+    with replacing(folder) as temporary:
+        for index, frame in enumerate(clip.image):
+            write_image(temporary / f"{index:07d}.png", frame)
+
+
+FORMATS = {
+    ("pv3d", "official"): Format(_official_paths, _write_official),
+    ("pv3d", "plain"): Format(_plain_paths, _write_plain),
+    ("threedvidgen", "official"): Format(_frame_paths, _write_frames),
+}
+"""Formats on disk by family and layout."""
+
+
+def _format(family: str, layout: str) -> Format:
+    families = sorted({name for name, _ in FORMATS})
+    if family not in families:
+        raise ZooError(f"no synthetic data set is written for {family!r}: choose one of {', '.join(families)}")
+    if (family, layout) not in FORMATS:
+        known = ", ".join(name for owner, name in FORMATS if owner == family)
+        raise ZooError(f"unknown layout {layout!r} of {family} data: choose one of {known}")
+    return FORMATS[family, layout]
+
+
+_Job = tuple[Path, Format, int, int, int, int, BackgroundKind]
+
+
+def _write_clip(job: _Job) -> int:
+    root, format, seed, index, resolution, frames, background = job
+    format.write(root, clip_name(seed, index), capture(seed, index, resolution, frames, background))
     return index
-
-
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-def _run(jobs: list[_Job], workers: int) -> Iterator[int]:
-    """Indices of the clips as they are finished."""
-    if workers == 1 or len(jobs) <= 1:
-        for job in jobs:
-            yield _write_clip(job)
-        return
-    load_head()  # before the processes start, so that they do not all build its cache
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_one_thread) as pool:
-        pending = {pool.submit(_write_clip, job) for job in jobs}
-        try:
-            while pending:
-                finished, pending = wait(pending, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    yield future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -66,6 +66,8 @@ class PhasedTraining(LightningModule):
         discriminator_interval: updates per discriminator regularisation.
         ema_half_life: samples, per 32 of the batch, after which old weights count one half in the average.
         ema_rampup: the half life is at most this share of the samples seen; None switches this off.
+        device_batch: samples that a device takes at a time; the gradients of the rest of its batch are added up. None
+            takes all at once.
         init_from: what the weights start from, for the record.
         seed: seed of all draws.
     """
@@ -89,6 +91,7 @@ class PhasedTraining(LightningModule):
         ema_rampup: float | None,
         init_from: str | None,
         seed: int,
+        device_batch: int | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -100,7 +103,7 @@ class PhasedTraining(LightningModule):
         self.generator_lr, self.discriminator_lr = generator_lr, discriminator_lr
         self.generator_interval, self.discriminator_interval = generator_interval, discriminator_interval
         self.ema_half_life, self.ema_rampup = ema_half_life, ema_rampup
-        self.init_from, self.seed = init_from, seed
+        self.init_from, self.seed, self.device_batch = init_from, seed, device_batch
 
     def generator_main(self, batch: Any) -> PhaseLoss:
         """Loss of the generator."""
@@ -159,13 +162,13 @@ class PhasedTraining(LightningModule):
         networks, judges = [self.generator], [self.image_discriminator, self.video_discriminator]
         with self.update_context(update):
             with training_only(networks, judges):
-                self._phase("generator", generator, self.generator_main(batch), counts=True)
+                self._phase("generator", generator, self.generator_main, batch, counts=True)
                 if update % self.generator_interval == 0:
-                    self._phase("generator_regulariser", generator, self.generator_regulariser(batch))
+                    self._phase("generator_regulariser", generator, self.generator_regulariser, batch)
             with training_only(judges, networks):
-                self._phase("discriminator", discriminators, self.discriminator_main(batch))
+                self._phase("discriminator", discriminators, self.discriminator_main, batch)
                 if update % self.discriminator_interval == 0:
-                    self._phase("discriminator_regulariser", discriminators, self.discriminator_regulariser(batch))
+                    self._phase("discriminator_regulariser", discriminators, self.discriminator_regulariser, batch)
         self._average_over_devices(self.moving_averages())
         self._finish_update(schedule, len(batch.position) * self.trainer.world_size)
 
@@ -208,14 +211,29 @@ class PhasedTraining(LightningModule):
         means = {f"{phase}/{name}": value.mean() for name, value in loss.observed.items() if value.ndim < 3}
         self.log_dict(means, sync_dist=True)
 
-    def _phase(self, name: str, optimiser: LightningOptimizer, loss: PhaseLoss, counts: bool = False) -> None:
+    def _phase(
+        self,
+        name: str,
+        optimiser: LightningOptimizer,
+        phase: Callable[[Any], PhaseLoss],
+        batch: Any,
+        counts: bool = False,
+    ) -> None:
         optimiser.zero_grad()
-        self.manual_backward(loss.total)
+        size = len(batch.position)
+        for part in self._parts(batch):
+            loss = phase(part)
+            self.manual_backward(loss.total * (len(part.position) / size))
         for group in optimiser.param_groups:
             sanitise_gradients(group["params"])
         # Lightning counts every step of its own wrapper as a global step; an update is to count once.
         (optimiser if counts else optimiser.optimizer).step()
         self.report(name, loss)
+
+    def _parts(self, batch: Any) -> Iterator[Any]:
+        size = self.device_batch or len(batch.position)
+        for first in range(0, len(batch.position), size):
+            yield type(batch)(*(value[first : first + size] for value in batch))
 
     def _finish_update(self, schedule: dict[str, float], batch: int) -> None:
         beta = ema_beta(int(self.num_samples), batch, self.ema_half_life, self.ema_rampup)

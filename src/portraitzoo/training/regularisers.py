@@ -28,3 +28,29 @@ def density_variation(
 ) -> Float[Tensor, ""]:
     """Mean absolute difference of densities at points and beside them (EG3D, appendix B: density regularisation)."""
     return (density - density_nearby).abs().mean()
+
+
+def path_lengths(gradients: Float[Tensor, "batch num_ws w_dim"]) -> Float[Tensor, " batch"]:
+    """How far an image moves as its style vectors do (StyleGAN2, section 3.2).
+
+    Args:
+        gradients: of the sum of the image times normal noise of variance 1 / pixels, with respect to the style vectors.
+
+    Returns:
+        Root mean square over the vectors of the gradients' lengths.
+    """
+    return gradients.square().sum(dim=2).mean(dim=1).sqrt()
+
+
+def path_length_penalty(
+    lengths: Float[Tensor, " batch"], mean: Float[Tensor, ""], decay: float = 0.01
+) -> tuple[Float[Tensor, " batch"], Float[Tensor, ""]]:
+    """Squared difference of path lengths from their running mean, and the mean after this batch.
+
+    Args:
+        lengths: of this batch.
+        mean: running mean so far.
+        decay: share of this batch in the new mean.
+    """
+    moved = mean.lerp(lengths.detach().mean(), decay)
+    return (lengths - moved).square(), moved

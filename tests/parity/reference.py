@@ -9,13 +9,15 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -206,3 +208,27 @@ def assert_close(actual: torch.Tensor, golden: torch.Tensor, tolerance: float = 
         with Path(table).open("a") as file:
             file.write(json.dumps(line) + "\n")
     assert error <= tolerance, f"{name}: relative error {error:.2e} > {tolerance:.0e}"
+
+
+@contextmanager
+def captured(modules: dict[str, nn.Module]) -> Iterator[dict[str, object]]:
+    """Outputs of modules during a forward pass, rows joined when they are computed one by one."""
+    outputs: dict[str, list] = {name: [] for name in modules}
+
+    def keep(name: str) -> Callable:
+        def hook(module: nn.Module, args: object, output: Tensor | tuple) -> None:
+            parts = output if isinstance(output, tuple) else (output,)
+            outputs[name].append(tuple(torch.empty(1) if part is None else part.detach().clone() for part in parts))
+
+        return hook
+
+    handles = [module.register_forward_hook(keep(name)) for name, module in modules.items()]
+    merged: dict[str, object] = {}
+    try:
+        yield merged
+    finally:
+        for handle in handles:
+            handle.remove()
+        for name, calls in outputs.items():
+            parts = [torch.cat(column) for column in zip(*calls, strict=True)]
+            merged[name] = parts if len(parts) > 1 else parts[0]

@@ -1,8 +1,6 @@
 """PV3D's networks against the reference: the same outputs, intermediates and gradients from the same weights."""
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import pv3d_functions
 import pv3d_phases
@@ -24,30 +22,6 @@ PENALTY_TOLERANCE = 2e-3
 """Rounding moves gradients at the kinks of leaky ReLUs (see check_gradient); at the official size the stored penalties
 are themselves 3e-4 to 5e-4 off those of float64."""
 MODE = re.compile(r"(det|rand|nonoise)(\d+)")
-
-
-@contextmanager
-def captured(modules: dict[str, nn.Module]) -> Iterator[dict[str, object]]:
-    """Outputs of modules during a forward pass, rows joined when they are computed one by one."""
-    outputs: dict[str, list] = {name: [] for name in modules}
-
-    def keep(name: str) -> Callable:
-        def hook(module: nn.Module, args: object, output: Tensor | tuple) -> None:
-            parts = output if isinstance(output, tuple) else (output,)
-            outputs[name].append(tuple(torch.empty(1) if part is None else part.detach().clone() for part in parts))
-
-        return hook
-
-    handles = [module.register_forward_hook(keep(name)) for name, module in modules.items()]
-    merged: dict[str, object] = {}
-    try:
-        yield merged
-    finally:
-        for handle in handles:
-            handle.remove()
-        for name, calls in outputs.items():
-            parts = [torch.cat(column) for column in zip(*calls, strict=True)]
-            merged[name] = parts if len(parts) > 1 else parts[0]
 
 
 def generator_modules(generator: Generator) -> dict[str, nn.Module]:
@@ -80,7 +54,7 @@ def test_network(case: reference.Case) -> None:
                 golden[f"in.{mode}.jitter"].reshape(batch, rays, -1), golden[f"in.{mode}.u"].reshape(batch, rays, -1)
             )
         camera = Camera.from_label(golden["in.c"][:batch])
-        with captured(generator_modules(generator)) as mids:
+        with reference.captured(generator_modules(generator)) as mids:
             planes = generator.planes(
                 ws[:batch],
                 golden["in.z_motion"][:batch],
@@ -174,7 +148,7 @@ def test_discriminators(case: reference.Case) -> None:
     image, image_raw = golden["in.d_image"].requires_grad_(), golden["in.d_raw"].requires_grad_()
 
     found: dict[str, Tensor] = {}
-    with captured({"cmap": judge_image.mapping, **judge_image.blocks}) as mids:
+    with reference.captured({"cmap": judge_image.mapping, **judge_image.blocks}) as mids:
         found["out.img_logits"] = judge_image(image, image_raw, label)
     found |= {f"mid.img_{name}": value for name, value in mids.items()}
     gradient, gradient_raw = torch.autograd.grad(found["out.img_logits"].sum(), [image, image_raw])
@@ -184,7 +158,7 @@ def test_discriminators(case: reference.Case) -> None:
 
     frames = image.detach().unflatten(0, (-1, 2))
     pair = judge_video.stack_pair(frames, times).requires_grad_()
-    with captured({"cmap": judge_video.mapping, **judge_video.blocks}) as mids:
+    with reference.captured({"cmap": judge_video.mapping, **judge_video.blocks}) as mids:
         found["out.vid_logits"] = judge_video(pair, label.unflatten(0, (-1, 2)))
     found |= {f"mid.vid_{name}": value for name, value in mids.items()}
     (gradient,) = torch.autograd.grad(found["out.vid_logits"].sum(), pair)

@@ -38,6 +38,10 @@ class Span:
     background_start: float
     background_samples: int
 
+    def depths(self, places: Float[Tensor, "*rays samples"]) -> Float[Tensor, "*rays samples"]:
+        """Depths of places in [0, 1] between near and far."""
+        return self.far * places + self.near * (1 - places)
+
 
 @dataclass(frozen=True)
 class Draws:
@@ -159,7 +163,7 @@ def render(
         torch.linspace(0, 1, span.samples, device=length.device), frames, None if draws is None else draws.jitter
     )
     coarse_hidden, coarse_density = _evaluate(field, rays, span, coarse, motion, None if draws is None else draws.noise)
-    weights, _ = point_weights(coarse_density, _depths(span, coarse) * length, opaque_end=background is None)
+    weights, _ = point_weights(coarse_density, span.depths(coarse) * length, opaque_end=background is None)
     uniforms = torch.linspace(0, 1, span.samples, device=length.device) if draws is None else draws.uniforms[:, None]
     middles = (coarse[..., :-1] + coarse[..., 1:]) / 2
     fine = invert_distribution(middles, weights[..., 1:-1].detach(), uniforms.expand(coarse.shape))
@@ -167,7 +171,7 @@ def render(
 
     places, order = torch.cat([fine, coarse], dim=-1).sort(dim=-1)
     density = torch.cat([fine_density, coarse_density], dim=-1).gather(-1, order)
-    depths = _depths(span, places)
+    depths = span.depths(places)
     weights, transmittance = point_weights(density, depths * length, opaque_end=background is None)
     # Hidden features stay where they are: their weights go back to the unsorted order, a hundred times less to move.
     unsorted = torch.zeros_like(weights).scatter(-1, order, weights)
@@ -202,10 +206,6 @@ def render(
     return Rendered(color, features, depths, weights, background_weights, transmittance, samples)
 
 
-def _depths(span: Span, places: Float[Tensor, "*rays samples"]) -> Float[Tensor, "*rays samples"]:
-    return span.far * places + span.near * (1 - places)
-
-
 def _coarse(
     even: Float[Tensor, " samples"], frames: Sequence[int], jitter: Float[Tensor, "videos rays samples"] | None
 ) -> Float[Tensor, "videos frames rays samples"]:
@@ -226,7 +226,7 @@ def _evaluate(
     noise: Float[Tensor, "videos rays samples"] | None,
 ) -> tuple[Float[Tensor, "videos frames rays samples width"], Float[Tensor, "videos frames rays samples"]]:
     """Hidden features and density of samples."""
-    points = rays.origins[..., None, :] + _depths(span, places)[..., None] * rays.directions[..., None, :]
+    points = rays.origins[..., None, :] + span.depths(places)[..., None] * rays.directions[..., None, :]
     hidden = field.hidden(points.flatten(2, 3), motion)
     raw = field.raw_density(hidden).unflatten(2, places.shape[2:])
     density = F.relu(raw if noise is None else raw + noise[:, None])

@@ -103,8 +103,11 @@ def test_i3d_batches_and_lengths() -> None:
     torch.testing.assert_close(network(clips[1:]), together[1:], rtol=1e-3, atol=1e-4 * float(together.abs().max()))
     with pytest.raises(ZooError, match="at least 9 frames, not 8"):
         network(clips[:, :8])
+    assert torch.equal(network(clips.float()), together)
+    with pytest.raises(ZooError, match="multiply them by 255"):
+        network(clips.float() / 255)
     with pytest.raises(ZooError, match="uint8"):
-        network(clips.float())
+        network(clips.double())
 
 
 @pytest.mark.parametrize("sizes", [(16, 14, 15), (9, 7, 8), (5, 3, 28)])

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch.distributed as dist
@@ -14,7 +11,10 @@ import torch.distributed as dist
 from portraitzoo.cli.cameras import camera_tracks
 from portraitzoo.cli.options import add_options, given, json_object, parser
 from portraitzoo.cli.progress import stages
+from portraitzoo.cli.protocols import list_protocols
 from portraitzoo.metrics import evaluation
+from portraitzoo.metrics.processes import launched
+from portraitzoo.metrics.protocols import DESCRIBING, Protocol
 from portraitzoo.metrics.report import counts, number
 
 SUBCOMMANDS = {"diff": "evaluate_diff:diff"}
@@ -22,10 +22,13 @@ SUBCOMMANDS = {"diff": "evaluate_diff:diff"}
 
 
 def evaluate(arguments: list[str]) -> None:
-    """Run ``zoo eval``. Under torchrun the processes share the work."""
+    """Run ``zoo eval``."""
     if arguments and arguments[0] in SUBCOMMANDS:
         module, _, function = SUBCOMMANDS[arguments[0]].partition(":")
         getattr(importlib.import_module(f"portraitzoo.cli.{module}"), function)(arguments[1:])
+        return
+    if "--list-protocols" in arguments:
+        list_protocols([word for word in arguments if word != "--list-protocols"])
         return
     options = parser(
         "eval", "Measure generated portraits. Each side: a model, a folder of videos, images or statistics."
@@ -38,12 +41,23 @@ def evaluate(arguments: list[str]) -> None:
     options.add_argument("--sampling", type=json_object, metavar="JSON", help="further options of the model's sample")
     options.add_argument("--overrides", type=json_object, metavar="JSON", help="fields of the protocol to change")
     options.add_argument("--json", action="store_true", help="print the report as JSON")
+    options.add_argument("--list-protocols", action="store_true", help="show the protocols that have a name")
     own = ("generated", "real", "out", "cameras", "sampling", "overrides")
     derived = add_options(options, evaluation.evaluate, skip=(*own, "progress"))
+    options.add_argument("--devices", type=int, default=1, metavar="N", help="processes on this machine (default: 1)")
+    options.add_argument("--nodes", type=int, default=1, metavar="N", help="machines (default: 1)")
+    changes = options.add_argument_group(
+        "fields of the protocol", 'Each replaces what the protocol says, and the report then says "modified".'
+    )
+    fields = add_options(changes, Protocol, skip=DESCRIBING, defaults=False)
     chosen = options.parse_args(arguments)
     keywords = given(chosen, {*own, *derived})
     keywords["cameras"] = camera_tracks(chosen.cameras) if chosen.cameras else None
-    with _processes(), stages() as advance:
+    if changed := given(chosen, fields):
+        keywords["overrides"] = {**(chosen.overrides or {}), **changed}
+    with launched(chosen.devices, chosen.nodes, keywords.get("device")) as device, stages() as advance:
+        if device is not None:
+            keywords["device"] = device
         report = evaluation.evaluate(**keywords, progress=advance)
         leads = not dist.is_initialized() or dist.get_rank() == 0
     if not leads:
@@ -57,16 +71,3 @@ def evaluate(arguments: list[str]) -> None:
         print(f"note: {warning}")
     if chosen.out:
         print(chosen.out / "report.html")
-
-
-@contextmanager
-def _processes() -> Iterator[None]:
-    """The process group of torchrun, if it started this process."""
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
-        yield
-        return
-    dist.init_process_group("gloo")
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()

@@ -27,6 +27,7 @@ def add_options(
     *,
     skip: Collection[str] = (),
     rename: Mapping[str, str] | None = None,
+    defaults: bool = True,
 ) -> set[str]:
     """Add one option for every parameter of ``function``: ``num_frames`` becomes ``--num-frames``.
 
@@ -38,6 +39,7 @@ def add_options(
         function: function or method with type hints and a Google-style docstring.
         skip: parameters that get no option.
         rename: parameter -> name of the option without dashes in front.
+        defaults: whether the help tells them; not where something else decides what an option is by default.
 
     Returns:
         The parameters that got an option.
@@ -52,7 +54,7 @@ def add_options(
         if name in ("self", *skip) or collects or flag in target._option_string_actions:
             continue
         help_text = help_of.get(name, "").replace("``", "").replace("%", "%%")
-        if parameter.default not in (inspect.Parameter.empty, None, ()):
+        if defaults and parameter.default not in (inspect.Parameter.empty, None, ()):
             help_text += f" (default: {_spelled(parameter.default)})"
         target.add_argument(
             flag,

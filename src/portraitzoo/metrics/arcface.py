@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from portraitzoo.errors import CheckpointError, ZooError
+from portraitzoo.errors import CheckpointError
 from portraitzoo.hub.conversion import Conversion, Rename
 from portraitzoo.metrics.layers import ConvNorm, FixedNorm
-from portraitzoo.metrics.resizing import bilinear, channels_first
+from portraitzoo.metrics.resizing import bilinear, channels_first, check_pixels
 from portraitzoo.metrics.weights import converted
 
 INPUT_SIZE = 112
@@ -33,10 +33,7 @@ def preprocess(images: UInt8[Tensor, "batch height width 3"]) -> Float[Tensor, "
     Raises:
         ZooError: for other shapes or types.
     """
-    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != torch.uint8:
-        raise ZooError(
-            f"face recognition takes uint8 images [batch, height, width, 3], not {images.dtype} {list(images.shape)}"
-        )
+    check_pixels(images, "batch height width 3", "face recognition")
     return bilinear(channels_first(images), INPUT_SIZE, INPUT_SIZE) / 127.5 - 1
 
 

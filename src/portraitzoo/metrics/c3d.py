@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from portraitzoo.errors import CheckpointError, ZooError
 from portraitzoo.hub.conversion import Conversion
-from portraitzoo.metrics.resizing import channels_first
+from portraitzoo.metrics.resizing import channels_first, check_pixels
 
 NUM_FRAMES = 16
 INPUT_SIZE = 112
@@ -52,11 +52,9 @@ class C3D(nn.Module):
 
     def preprocess(self, videos: UInt8[Tensor, "batch 16 height width 3"]) -> Float[Tensor, "batch 3 16 112 112"]:
         """Network input: BGR, about [-128, 155]."""
-        if videos.ndim != 5 or videos.shape[1] != NUM_FRAMES or videos.shape[-1] != 3 or videos.dtype != torch.uint8:
-            raise ZooError(
-                f"C3D takes uint8 clips [batch, {NUM_FRAMES}, height, width, 3], not "
-                f"{videos.dtype} {list(videos.shape)}: set clip_length to {NUM_FRAMES}"
-            )
+        check_pixels(videos, "batch time height width 3", "C3D")
+        if videos.shape[1] != NUM_FRAMES:
+            raise ZooError(f"C3D takes clips of {NUM_FRAMES} frames, not {videos.shape[1]}: set clip_length to {NUM_FRAMES}")
         frames = channels_first(videos).flip(1)
         # Corner pixels keep their places in this resizing (Chainer's), unlike in every other one of the zoo.
         frames = F.interpolate(frames, (INPUT_SIZE, INPUT_SIZE), mode="bilinear", align_corners=True)

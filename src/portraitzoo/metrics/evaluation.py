@@ -180,10 +180,12 @@ def evaluate(
 def _protocol(
     protocol: str | Protocol, overrides: Mapping[str, Any] | None, num_clips: int | None, seed: int | None
 ) -> Protocol:
-    base = get_protocol(protocol)
-    changes = dict(overrides or {})
+    base = get_protocol(protocol).override(overrides or {})
+    changes: dict[str, Any] = {}
     if num_clips is not None:
         changes |= {"clips": num_clips, "subjects": min(num_clips, base.subjects)}
+        changes |= {"images": num_clips} if base.fid_frames == "single" else {}
+        changes |= {name: num_clips for name in ("real_clips", "real_images") if getattr(base, name) is not None}
     if seed is not None:
         changes["first_seed"] = seed
     return base.override(changes)

@@ -138,8 +138,13 @@ class FeatureStatistics:
         statistics.outer = cov * (statistics.num_items - ddof) + statistics.num_items * torch.outer(mean, mean)
         return statistics
 
-    def save(self, path: str | Path) -> Path:
-        """Write ``mean``, ``cov``, ``num_items`` and a JSON ``header`` (``info`` and ``ddof``) to an ``.npz`` file."""
+    def save(self, path: str | Path, **further: np.ndarray) -> Path:
+        """Write ``mean``, ``cov``, ``num_items`` and a JSON ``header`` (``info`` and ``ddof``) to an ``.npz`` file.
+
+        Args:
+            path: file to write; it appears complete or not at all.
+            further: more arrays for the file, by name.
+        """
         path = Path(path)
         header = json.dumps({**self.info, "ddof": self.ddof}, sort_keys=True)
         with replacing(path) as temporary, temporary.open("wb") as file:
@@ -149,6 +154,7 @@ class FeatureStatistics:
                 cov=self.cov.cpu().numpy(),
                 num_items=np.int64(self.num_items),
                 header=np.array(header),
+                **further,
             )
         return path
 

@@ -14,10 +14,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from portraitzoo.errors import ZooError
 from portraitzoo.hub.conversion import Conversion, Rename
 from portraitzoo.metrics.layers import ConvNorm
-from portraitzoo.metrics.resizing import bicubic_clean, bilinear, bilinear_tensorflow1, channels_first
+from portraitzoo.metrics.resizing import bicubic_clean, bilinear, bilinear_tensorflow1, channels_first, check_pixels
 from portraitzoo.metrics.weights import converted
 
 INPUT_SIZE = 299
@@ -70,10 +69,7 @@ class Inception(nn.Module):
 
     def preprocess(self, images: UInt8[Tensor, "batch height width 3"]) -> Float[Tensor, "batch 3 299 299"]:
         """Network input, about [-1, 1], by ``input_path``."""
-        if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != torch.uint8:
-            raise ZooError(
-                f"Inception takes uint8 images [batch, height, width, 3], not {images.dtype} {list(images.shape)}"
-            )
+        check_pixels(images, "batch height width 3", "Inception")
         x = channels_first(images)
         if self.input_path == "pytorch-fid":
             return bilinear(x, INPUT_SIZE, INPUT_SIZE) / 127.5 - 1

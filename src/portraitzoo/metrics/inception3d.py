@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from portraitzoo.errors import ZooError
 from portraitzoo.hub.conversion import Conversion, Rename
 from portraitzoo.metrics.layers import ConvNorm
-from portraitzoo.metrics.resizing import bilinear, channels_first, short_side_crop
+from portraitzoo.metrics.resizing import bilinear, channels_first, check_pixels, short_side_crop
 from portraitzoo.metrics.weights import converted
 
 INPUT_SIZE = 224
@@ -79,10 +79,7 @@ class I3D(nn.Module):
 
     def preprocess(self, videos: UInt8[Tensor, "batch time height width 3"]) -> Float[Tensor, "batch 3 time 224 224"]:
         """Network input in [-1, 1]."""
-        if videos.ndim != 5 or videos.shape[-1] != 3 or videos.dtype != torch.uint8:
-            raise ZooError(
-                f"I3D takes uint8 clips [batch, time, height, width, 3], not {videos.dtype} {list(videos.shape)}"
-            )
+        check_pixels(videos, "batch time height width 3", "I3D")
         frames = channels_first(videos)
         if self.resize == "crop":
             frames = short_side_crop(frames, INPUT_SIZE)

@@ -23,7 +23,8 @@ from portraitzoo.errors import ZooError
 from portraitzoo.files import shipped
 
 FILE = "protocols.yaml"
-_DESCRIBING = frozenset({"name", "description", "metrics", "remarks"})
+DESCRIBING = frozenset({"name", "description", "metrics", "remarks"})
+"""Fields that move no number."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +179,7 @@ class Protocol:
         Raises:
             ZooError: if a field does not exist or a value is out of its range.
         """
-        fields = {field.name for field in dataclasses.fields(self)} - _DESCRIBING
+        fields = {field.name for field in dataclasses.fields(self)} - DESCRIBING
         for name in changes:
             if name not in fields:
                 near = get_close_matches(name, fields, n=1)

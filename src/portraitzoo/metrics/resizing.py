@@ -9,12 +9,35 @@ import math
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Num
 from torch import Tensor
 
+from portraitzoo.errors import ZooError
 
-def channels_first(frames: UInt8[Tensor, "*batch height width 3"]) -> Float[Tensor, "frames 3 height width"]:
-    """Bytes as float images 0..255, leading axes flattened; stays channels-last in memory, which resizes faster."""
+
+def check_pixels(images: Tensor, axes: str, network: str) -> None:
+    """Find out whether a network may look at pictures: uint8, or float32 in 0..255 (resized and not rounded).
+
+    Args:
+        images: the pictures.
+        axes: names of the axes, the last of which is 3 long.
+        network: what the message calls it.
+
+    Raises:
+        ZooError: for other shapes or types, and for floats that lie in 0..1 or in -1..1: taken for 0..255 they would
+            give features of black pictures, and nobody would notice.
+    """
+    fits = images.ndim == len(axes.split()) and images.shape[-1] == 3
+    if not fits or images.dtype not in (torch.uint8, torch.float32):
+        kind = "clips" if "time" in axes else "images"
+        shape = axes.replace(" ", ", ")
+        raise ZooError(f"{network} takes uint8 {kind} [{shape}], not {images.dtype} {list(images.shape)}")
+    if images.dtype == torch.float32 and images.abs().max() <= 1 and images.frac().any():
+        raise ZooError(f"{network} takes floats of 0 to 255 and these lie within 1 of zero: multiply them by 255")
+
+
+def channels_first(frames: Num[Tensor, "*batch height width 3"]) -> Float[Tensor, "frames 3 height width"]:
+    """Pictures 0..255 as floats, leading axes flattened; stays channels-last in memory, which resizes faster."""
     return frames.flatten(0, -4).permute(0, 3, 1, 2).float()
 
 

@@ -89,15 +89,17 @@ class Gathered:
     """Rows of one side for one measure: running sums of all, and the rows themselves as far as they are kept.
 
     Args:
-        statistics: the sums to run; all rows are kept where there are none, else the first ``KEPT_ROWS``.
+        statistics: the sums to run; all rows are kept where there are none, else the first ``kept_rows``.
+        kept_rows: how many, up to the end of an item.
 
     Attributes:
         rows: those of each item that are kept, by its number.
         names: what each of these items is called.
     """
 
-    def __init__(self, statistics: FeatureStatistics | None) -> None:
+    def __init__(self, statistics: FeatureStatistics | None, kept_rows: float = KEPT_ROWS) -> None:
         self.statistics = statistics
+        self.kept_rows = kept_rows
         self.rows: dict[int, Float32[np.ndarray, "rows features"]] = {}
         self.names: dict[int, str] = {}
         self._kept = 0
@@ -106,7 +108,7 @@ class Gathered:
         """Add the rows of one item; items come in order."""
         if self.statistics is not None:
             self.statistics.append(torch.from_numpy(rows))
-        if self.statistics is None or self._kept < KEPT_ROWS:
+        if self.statistics is None or self._kept < self.kept_rows:
             self.rows[item] = rows
             self.names[item] = name
             self._kept += len(rows)

@@ -14,10 +14,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from portraitzoo.errors import ZooError
 from portraitzoo.hub.conversion import Conversion, Drop, Rename
 from portraitzoo.metrics.lpips import vgg16_convolutions
-from portraitzoo.metrics.resizing import bilinear_tensorflow1, channels_first
+from portraitzoo.metrics.resizing import bilinear_tensorflow1, channels_first, check_pixels
 from portraitzoo.metrics.weights import converted
 
 INPUT_SIZE = 224
@@ -47,10 +46,7 @@ class VGG16(nn.Module):
         Raises:
             ZooError: for other shapes or types.
         """
-        if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != torch.uint8:
-            raise ZooError(
-                f"VGG-16 takes uint8 images [batch, height, width, 3], not {images.dtype} {list(images.shape)}"
-            )
+        check_pixels(images, "batch height width 3", "VGG-16")
         x = bilinear_tensorflow1(channels_first(images), INPUT_SIZE, INPUT_SIZE)
         x = self.features((x - self.mean) / self.std)
         return F.relu(self.fc2(F.relu(self.fc1(x.flatten(1)))))

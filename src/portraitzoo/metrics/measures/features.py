@@ -11,6 +11,7 @@ from torch import Tensor
 
 from portraitzoo.errors import ZooError
 from portraitzoo.media.clip import Clip
+from portraitzoo.metrics.inception import Inception
 from portraitzoo.metrics.inception3d import MIN_FRAMES
 from portraitzoo.metrics.measures.base import Networks, Stage
 from portraitzoo.metrics.protocols import Protocol
@@ -57,7 +58,7 @@ class FrameFeatures(Stage):
     def rows(self, clips: Sequence[Clip]) -> list[Float32[np.ndarray, "rows features"]]:
         """A row for each frame that counts."""
         assert self.network is not None
-        taken = [clip.frames if self.protocol.fid_frames == "all" else clip.frames[:1] for clip in clips]
+        taken = [clip.frames[:1] if self.protocol.fid_frames == "first" else clip.frames for clip in clips]
         images = torch.cat(taken).split(4 * self.batch_size)
         features = torch.cat([self.network(batch.to(self.device)).float().cpu() for batch in images])
         return [part.numpy() for part in features.split([len(frames) for frames in taken])]
@@ -68,10 +69,23 @@ class ImageFeatures(FrameFeatures):
 
     name = "image"
 
+    def __init__(self, protocol: Protocol, networks: Networks) -> None:
+        super().__init__(protocol, networks)
+        assert self.network is not None
+        if isinstance(self.network.module, Inception):
+            self.network.module.input_path = protocol.inception_path
+        elif protocol.inception_path != "tensorflow":
+            raise ZooError(f"{self.network.name} has one way to resize images: inception_path is for Inception")
+
     @classmethod
     def network_name(cls, protocol: Protocol) -> str:
         """The protocol's image network."""
         return protocol.image_network
+
+    @property
+    def key(self) -> dict[str, object]:
+        """How images reach the network matters too."""
+        return super().key | {"path": self.protocol.inception_path}
 
     def probabilities(
         self, rows: Float32[np.ndarray, "images features"], title: str

@@ -10,13 +10,15 @@ from portraitzoo.metrics.feature_space import examine
 from portraitzoo.metrics.frechet import FeatureStatistics, frechet_distance
 from portraitzoo.metrics.measures.base import Measure
 from portraitzoo.metrics.measures.features import ImageFeatures, VideoFeatures
-from portraitzoo.metrics.results import Gathered, Result
+from portraitzoo.metrics.results import KEPT_ROWS, Gathered, Result
 
 
 class FrechetMeasure(Measure):
     """Fréchet distance between the features of both sides."""
 
     two_sided = True
+    kept_rows: float = KEPT_ROWS
+    """How many rows stay beside the sums."""
 
     def gatherer(self) -> Gathered:
         """Running sums, and the first rows."""
@@ -26,7 +28,8 @@ class FrechetMeasure(Measure):
             "checksum": self.network.checksum,
             "protocol": {name: getattr(self.protocol, name) for name in self.decisive},
         }
-        return Gathered(FeatureStatistics(self.network.num_features, ddof=self.protocol.ddof, info=info))
+        statistics = FeatureStatistics(self.network.num_features, ddof=self.protocol.ddof, info=info)
+        return Gathered(statistics, self.kept_rows)
 
     def check(self, label: str, statistics: FeatureStatistics) -> None:
         """Find out whether saved statistics may stand on one side.
@@ -97,7 +100,7 @@ class FVD(FrechetMeasure):
     title = "FVD"
     stage_type = VideoFeatures
     unit = "clips"
-    decisive = ("clip_length", "frame_stride", "size", "ddof")
+    decisive = ("clip_length", "frame_stride", "crop", "size", "resize", "resized", "real_compression", "ddof")
 
 
 class FID(FrechetMeasure):
@@ -107,4 +110,4 @@ class FID(FrechetMeasure):
     title = "FID"
     stage_type = ImageFeatures
     unit = "images"
-    decisive = ("size", "ddof")
+    decisive = ("crop", "size", "resize", "resized", "real_compression", "inception_path", "ddof")

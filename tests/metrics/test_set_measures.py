@@ -14,7 +14,9 @@ from portraitzoo.metrics.features import feature_network
 from portraitzoo.metrics.frechet import FeatureStatistics
 from portraitzoo.metrics.inception_score import inception_score, video_inception_score
 from portraitzoo.metrics.kid import kernel_inception_distance
+from portraitzoo.metrics.measures import measures_named
 from portraitzoo.metrics.precision_recall import density_coverage, precision_recall
+from portraitzoo.metrics.protocols import published_protocols
 from portraitzoo.metrics.report import Report
 
 SETS = ("fid", "kid", "is", "video-is", "precision", "recall", "density", "coverage")
@@ -102,3 +104,8 @@ def test_what_a_set_measure_cannot_do_is_said() -> None:
         measure(clips, metrics="kid")
     with pytest.raises(ZooError, match="did you mean coverage"):
         measure(clips, metrics="covrage")
+
+
+def test_published_protocols_ask_for_metrics_that_exist() -> None:
+    for protocol in published_protocols().values():
+        assert [measure.name for measure in measures_named(protocol.metrics)] == list(protocol.metrics)

@@ -23,12 +23,14 @@ from portraitzoo.methods.pv3d.latents import (
     walk,
 )
 from portraitzoo.methods.pv3d.network import Generator, PV3DConfig, PV3DOutput
+from portraitzoo.metrics.path_length import Space, slerp
 from portraitzoo.rendering.cameras import LEVEL, Camera, trajectory
 from portraitzoo.rendering.normals import normals_from_density, normals_from_position
 from portraitzoo.rendering.surfaces import Mesh, extract_mesh
 from portraitzoo.rendering.volume import RaySampling
 
 MAPS = ("raw", "depth", "position", "opacity", "normals")
+OTHER_END = 2_000_000_011  # seed of the person at the other end of a path, from that at the beginning
 SIDE_YAW = math.radians(30)  # the side view of the multi-view protocol
 
 
@@ -193,6 +195,41 @@ class PV3D(
             maps=("position", "depth", "opacity"),
             **options,  # type: ignore[arg-type]
         )
+
+    @torch.inference_mode()
+    def path_images(self, seed: int, epsilon: float = 1e-4, space: Space = "w") -> Float[Tensor, "2 3 height width"]:
+        """Two pictures a small step apart in latent space, for the perceptual path length.
+
+        They are frame 0 of a person, seen from the front, and the same after a step of ``epsilon`` towards another
+        person. Motion, time, camera and the random numbers of the renderer are the same.
+
+        Args:
+            seed: both people, and the motion.
+            epsilon: length of the step, as a share of the way.
+            space: along a straight line between styles (``"w"``), or a great circle between latents (``"z"``).
+
+        Returns:
+            Pictures as the network gives them, nominally in [-1, 1], not quantised.
+        """
+        label = Camera.canonical().label()[None].to(self.device)
+        z, z_motion = latent_codes(seed, self.config.z_dim)
+        other = latent_codes(seed + OTHER_END, self.config.z_dim)[0]
+        if space == "z":
+            step = torch.tensor([[0.0], [epsilon]])
+            ws = self.generator.mapping(
+                slerp(z.expand(2, -1), other.expand(2, -1), step).to(self.device), label.expand(2, -1)
+            )
+        else:
+            start, end = (self.generator.mapping(code.to(self.device), label) for code in (z, other))
+            ws = torch.cat([start, torch.lerp(start, end, epsilon)])
+        samples = (self.config.depth_samples, self.config.importance_samples)
+        resolution = self.config.render_resolution
+        drawn = ray_sampling(seed, range(1), resolution**2, samples, False, self.device)
+        assert drawn.uniforms is not None
+        sampling = RaySampling(uniforms=drawn.uniforms.expand(2, -1, -1))
+        planes = self.generator.planes(ws, z_motion.expand(2, -1).to(self.device), torch.zeros(2, device=self.device))
+        camera = Camera.canonical().expand(2).to(self.device)
+        return self.generator.render(planes, ws, camera, render_resolution=resolution, sampling=sampling).image
 
     @torch.inference_mode()
     def mesh(

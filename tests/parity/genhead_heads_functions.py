@@ -7,10 +7,21 @@ from genhead_standin import standin_head
 from reference import Arrays
 
 from portraitzoo.faces.flame import contour_row
+from portraitzoo.faces.flame_parameters import without_neck
+from portraitzoo.faces.head_maps import (
+    MAP_SCALE,
+    coarse_fragments,
+    correspondence_map,
+    flow_maps,
+    landmarks_in_image,
+    part_mask,
+    with_eyelids,
+)
 from portraitzoo.faces.head_pose import camera_for_neck, rigid_inverse
 from portraitzoo.faces.rotations import bounded_rotation, rotation_matrix, unbounded_rotation
 from portraitzoo.rendering.cameras import Camera
 from portraitzoo.rendering.closest import closest_faces, face_normals, plane_coordinates
+from portraitzoo.rendering.rasterisation import interpolate
 
 TOLERANCE = 1e-5
 
@@ -84,6 +95,74 @@ def check_point_face(arrays: Arrays) -> None:
         arrays.check(f"point_face.{kind}.out.normals", normals, TOLERANCE)
 
 
+BOX = 0.65
+# The reference's weights of a face add up to its area over the area plus 1e-8, which small faces feel; ours to 1.
+FLOW_TOLERANCE = 2e-3
+
+
+def render_camera(arrays: Arrays, batch: int) -> Camera:
+    """Cameras of the group ``decompose``, whose axes are x right, y up, z backward."""
+    camera = Camera.from_label(arrays["decompose.out"][:batch])
+    return Camera(camera.cam2world * torch.tensor([1.0, -1.0, -1.0, 1.0]), camera.intrinsics)
+
+
+@torch.no_grad()
+def check_render(arrays: Arrays) -> None:
+    head = standin_head()
+    batch, _, resolution, _ = arrays["render.face.mask"].shape
+    camera = render_camera(arrays, batch)
+    shape, expression, pose, eyes = (value[:batch] for value in flame_inputs(arrays))
+    vertices = head.flame(shape, expression, pose, eyes)
+    blinking = head.flame(shape, arrays["deform.in.eye_blink"].expand(batch, -1), pose, eyes)
+
+    def check(name: str, covered: torch.Tensor, feature: torch.Tensor | None = None, depth: torch.Tensor | None = None):
+        assert covered[:, None].equal(arrays[f"render.{name}.mask"].bool()), name
+        if feature is not None:
+            arrays.check(f"render.{name}.feature", feature, TOLERANCE)
+            arrays.check(f"render.{name}.depth", depth[:, None], TOLERANCE)
+
+    for name, mesh in (("face", vertices), ("face_blink", with_eyelids(head, vertices, blinking))):
+        feature, fragments = correspondence_map(head, mesh, camera, resolution)
+        check(name, fragments.covered, feature, fragments.depth)
+    parts = {"eye": "eyes", "face_woeye": "face", "noinmouth": "no_inner_mouth", "smallface": "small_face"}
+    for name, part in parts.items():
+        check(name, part_mask(head, vertices, camera, resolution, part))
+    for name, cull in (("coarse_nocull", False), ("coarse_cull", True)):
+        fragments = coarse_fragments(head, vertices, camera, resolution, cull_backfaces=cull)
+        place = head.coarse(head.canonical).expand(batch, -1, -1) / MAP_SCALE
+        feature = interpolate(fragments, head.coarse_faces, place).permute(0, 3, 1, 2)
+        check(name, fragments.covered, *((feature, fragments.depth) if cull else ()))
+    landmarks = landmarks_in_image(head, vertices, camera) * resolution
+    landmarks[..., 1] = resolution - landmarks[..., 1]
+    arrays.check("render.landmarks2d", landmarks, TOLERANCE)
+
+
+def identity_head(arrays: Arrays) -> torch.Tensor:
+    """The first head of the group ``flame`` without expression in the canonical pose."""
+    _, expression, pose, eyes = standin_head().flame.canonical_parameters()
+    return standin_head().flame(flame_inputs(arrays)[0][:1], expression, pose, eyes)
+
+
+@torch.no_grad()
+def check_ortho_flow(arrays: Arrays) -> None:
+    head = standin_head()
+    shape, expression, pose, eyes = (value[:1] for value in flame_inputs(arrays))
+    posed = head.flame(shape, expression, without_neck(pose), eyes)
+    check_flow(arrays, "ortho_flow", posed, identity_head(arrays))
+
+
+@torch.no_grad()
+def check_ortho_shape_flow(arrays: Arrays) -> None:
+    check_flow(arrays, "ortho_shape_flow", identity_head(arrays), standin_head().canonical[None])
+
+
+def check_flow(arrays: Arrays, group: str, source: torch.Tensor, target: torch.Tensor) -> None:
+    resolution = arrays[f"{group}.mask"].shape[-1]
+    flow, mask = flow_maps(standin_head(), source, target, resolution, half_side=BOX)
+    assert mask[:, :, None].equal(arrays[f"{group}.mask"].bool())
+    arrays.check(f"{group}.flow", flow, FLOW_TOLERANCE)
+
+
 FUNCTIONS: dict[str, Callable[[Arrays], None]] = {
     "flame": check_flame,
     "rodrigues": check_rodrigues,
@@ -92,4 +171,7 @@ FUNCTIONS: dict[str, Callable[[Arrays], None]] = {
     "decompose": check_decompose,
     "invert": check_invert,
     "point_face": check_point_face,
+    "render": check_render,
+    "ortho_flow": check_ortho_flow,
+    "ortho_shape_flow": check_ortho_shape_flow,
 }

@@ -1,28 +1,21 @@
 """Meshes to pixels: which face each pixel sees, where on it, how far; and vertex attributes carried to pixels.
 
-One function, :func:`rasterise`, stands in front of two backends that agree: ``"torch"``, written here, which visits
-only the pixels inside every face's bounding box and is therefore quick on a CPU, and ``"pytorch3d"``. The choice of
-face is not differentiable; :attr:`Fragments.barycentric` and :attr:`Fragments.depth` are, with respect to the
-vertices, on both.
+:func:`rasterise` (with a camera) and :func:`rasterise_orthographic` stand in front of three backends that agree, see
+:mod:`~portraitzoo.rendering.visibility`: ``"torch"``, written here, which visits only the pixels inside every face's
+bounding box and is therefore quick on a CPU, ``"pytorch3d"`` and ``"nvdiffrast"``. The choice of face is not
+differentiable; :attr:`Fragments.barycentric` and :attr:`Fragments.depth` are, with respect to the vertices, on all.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from portraitzoo.extras import import_extra
 from portraitzoo.rendering.cameras import Camera
-
-Backend = Literal["torch", "pytorch3d"]
-
-# Faces reach this much (pixels) over their edges: rounding must not open cracks between neighbours.
-_SLACK = 1e-3
-NEAR = 1e-2  # faces with a vertex closer to the camera plane than this are not drawn; heads never come near it
+from portraitzoo.rendering.visibility import Backend, visible_faces
 
 
 @dataclass(frozen=True)
@@ -82,24 +75,49 @@ def rasterise(
         camera: batch of ``batch`` cameras.
         resolution: side of the square pictures in pixels.
         cull_backfaces: leave out faces that show their inside.
-        backend: ``"torch"`` or ``"pytorch3d"`` (an extra).
+        backend: ``"torch"``, ``"pytorch3d"`` or ``"nvdiffrast"`` (extras).
 
     Raises:
-        ZooError: if the backend's package is not installed.
+        ZooError: if the backend's package is not installed, or it cannot draw on the vertices' device.
     """
     image, depth = project(vertices, camera)
-    image = image * resolution - 0.5  # pixel centres at whole numbers
-    with torch.no_grad():
-        if backend == "pytorch3d":
-            face = _visible_faces_pytorch3d(image, depth, faces, resolution, cull_backfaces)
-        else:
-            face = torch.stack(
-                [
-                    _visible_faces(picture, distance, faces, resolution, cull_backfaces)
-                    for picture, distance in zip(image, depth, strict=True)
-                ]
-            )
-    return _fragments(face, image, depth, faces)
+    face = visible_faces(
+        image, depth, faces, resolution, cull_backfaces=cull_backfaces, perspective=True, backend=backend
+    )
+    return _fragments(face, image, depth, faces, perspective=True)
+
+
+def rasterise_orthographic(
+    vertices: Float[Tensor, "batch vertices 3"],
+    faces: Int[Tensor, "faces 3"],
+    resolution: int,
+    *,
+    half_side: float,
+    cull_backfaces: bool = True,
+    backend: Backend = "torch",
+) -> Fragments:
+    """A map of the x-y plane: at every pixel's centre the lowest face above it, in the direction of z.
+
+    Args:
+        vertices: only faces wholly above the plane z = 0 are drawn.
+        faces: vertex indices; counter-clockwise seen from outside.
+        resolution: side of the square pictures in pixels; x grows to the right and y upwards.
+        half_side: x or y at the borders of the picture.
+        cull_backfaces: leave out faces whose outside looks down.
+        backend: ``"torch"``, ``"pytorch3d"`` or ``"nvdiffrast"`` (extras).
+
+    Returns:
+        Fragments whose depth is z.
+
+    Raises:
+        ZooError: as :func:`rasterise`.
+    """
+    x, y, depth = vertices.unbind(-1)
+    image = torch.stack([x, -y], dim=-1) / (2 * half_side) + 0.5
+    face = visible_faces(
+        image, depth, faces, resolution, cull_backfaces=cull_backfaces, perspective=False, backend=backend
+    )
+    return _fragments(face, image, depth, faces, perspective=False)
 
 
 def interpolate(
@@ -112,6 +130,28 @@ def interpolate(
     weights = fragments.barycentric[picture, row, column]
     sampled = (attributes[picture[:, None], corners] * weights[..., None]).sum(1)
     return values.index_put((picture, row, column), sampled)
+
+
+def position_map(
+    fragments: Fragments, faces: Int[Tensor, "faces 3"], vertices: Float[Tensor, "batch vertices 3"]
+) -> Float[Tensor, "batch height width 3"]:
+    """World coordinates of what the pixels see; 0 where there is no face."""
+    return interpolate(fragments, faces, vertices)
+
+
+def normal_map(
+    fragments: Fragments, faces: Int[Tensor, "faces 3"], vertices: Float[Tensor, "batch vertices 3"]
+) -> Float[Tensor, "batch height width 3"]:
+    """Unit normals (world axes) of what the pixels see, smooth over faces; 0 where there is no face."""
+    return torch.nn.functional.normalize(interpolate(fragments, faces, vertex_normals(vertices, faces)), dim=-1)
+
+
+def face_map(
+    fragments: Fragments, values: Shaped[Tensor, " faces"], nothing: float = 0
+) -> Shaped[Tensor, "batch height width"]:
+    """A number or truth of each face (its part, a mask) at the pixels; ``nothing`` where there is no face."""
+    found = values[fragments.face.clamp(min=0)]
+    return torch.where(fragments.covered, found, torch.full_like(found, nothing))
 
 
 def vertex_normals(
@@ -131,6 +171,7 @@ def _fragments(
     image: Float[Tensor, "batch vertices 2"],
     depth: Float[Tensor, "batch vertices"],
     faces: Int[Tensor, "faces 3"],
+    perspective: bool,
 ) -> Fragments:
     batch, height, width = face.shape
     flat = face.reshape(-1)
@@ -139,13 +180,17 @@ def _fragments(
     corners = faces[flat[where]] + (picture * image.shape[1])[:, None]
     at = torch.stack([where % width, where // width % height], dim=-1).to(image.dtype)
     distance = depth.reshape(-1)[corners]
-    # 1/z, not z, is linear on the screen; so are the attributes divided by z.
-    over_depth = _barycentric(image.reshape(-1, 2)[corners], at) / distance
-    nearness = over_depth.sum(-1, keepdim=True)
-    weights = torch.zeros(len(flat), 3, dtype=image.dtype, device=image.device)
-    distances = torch.zeros(len(flat), dtype=depth.dtype, device=depth.device)
-    weights = weights.index_put((where,), over_depth / nearness)
-    distances = distances.index_put((where,), 1 / nearness[:, 0])
+    pixels = image * image.new_tensor([width, height]) - 0.5  # pixel centres at whole numbers
+    shares = _barycentric(pixels.reshape(-1, 2)[corners], at)
+    if perspective:
+        # 1/z, not z, is linear on the screen; so are the attributes divided by z.
+        over_depth = shares / distance
+        seen = 1 / over_depth.sum(-1)
+        shares = over_depth * seen[:, None]
+    else:
+        seen = (shares * distance).sum(-1)
+    weights = torch.zeros(len(flat), 3, dtype=image.dtype, device=image.device).index_put((where,), shares)
+    distances = torch.zeros(len(flat), dtype=depth.dtype, device=depth.device).index_put((where,), seen)
     return Fragments(face, weights.view(batch, height, width, 3), distances.view(batch, height, width))
 
 
@@ -155,82 +200,3 @@ def _barycentric(triangle: Float[Tensor, "n 3 2"], point: Float[Tensor, "n 2"]) 
     opposite = x.roll(-1, 1) * y.roll(-2, 1) - x.roll(-2, 1) * y.roll(-1, 1)
     weights = (opposite / opposite.sum(-1, keepdim=True)).clamp(min=0)  # a pixel in the slack belongs to the edge
     return weights / weights.sum(-1, keepdim=True)
-
-
-def _visible_faces(
-    image: Float[Tensor, "vertices 2"],
-    depth: Float[Tensor, " vertices"],
-    faces: Int[Tensor, "faces 3"],
-    resolution: int,
-    cull_backfaces: bool,
-) -> Int[Tensor, "height width"]:
-    """Scan conversion in two steps: faces into their spans on the rows of pixels, spans into pixels."""
-    (x, y), distance = image[faces].unbind(-1), depth[faces]
-    # Edge functions w_i = a_i x + b_i y + c_i, scaled to be the barycentric weights.
-    a, b = y.roll(-1, 1) - y.roll(-2, 1), x.roll(-2, 1) - x.roll(-1, 1)
-    c = x.roll(-1, 1) * y.roll(-2, 1) - x.roll(-2, 1) * y.roll(-1, 1)
-    area = c.sum(1)
-    # Image y points down, so that a face seen from outside turns the other way round: its signed area is negative.
-    drawn = (area < 0) if cull_backfaces else (area != 0)
-    top = y.amin(1).ceil().clamp(min=0)
-    height = (y.amax(1).floor().clamp(max=resolution - 1) - top + 1).clamp(min=0)
-    drawn &= (distance.amin(1) > NEAR) & (height > 0)
-    chosen = drawn.nonzero()[:, 0]
-    a, b, c = (value[chosen] / area[chosen, None] for value in (a, b, c))
-
-    span, rank = _expand(height[chosen].long())
-    row = top[chosen][span] + rank
-    slope, level = a[span], b[span] * row[:, None] + c[span]
-    crossing = -level / slope
-    left = torch.where(slope > 0, crossing, -torch.inf).amax(1).sub(_SLACK).clamp(min=0)
-    right = torch.where(slope < 0, crossing, torch.inf).amin(1).add(_SLACK).clamp(max=resolution - 1)
-    possible = ((slope != 0) | (level >= 0)).all(1)
-    first = left.ceil()
-    length = torch.where(possible, (right.floor() - first + 1).clamp(min=0), 0.0)
-    # 1/z is linear along the span.
-    nearness = (slope / distance[chosen][span]).sum(1), (level / distance[chosen][span]).sum(1)
-
-    pixel, rank = _expand(length.long())
-    column = first[pixel] + rank
-    depths = 1 / (nearness[0][pixel] * column + nearness[1][pixel])
-    # The bits of a positive float order as the float does: one integer minimum finds depth and face together.
-    key = depths.float().view(torch.int32).long() << 32 | chosen[span][pixel]
-    nothing = torch.iinfo(torch.int64).max
-    nearest = torch.full((resolution * resolution,), nothing, dtype=torch.int64, device=faces.device)
-    nearest.scatter_reduce_(0, (row[pixel] * resolution + column).long(), key, "amin")
-    face = torch.where(nearest == nothing, -1, nearest & 0xFFFFFFFF)
-    return face.view(resolution, resolution)
-
-
-def _expand(counts: Int[Tensor, " n"]) -> tuple[Int[Tensor, " total"], Int[Tensor, " total"]]:
-    """``counts[i]`` copies of each i, and the rank of each copy among its like."""
-    owner = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
-    rank = torch.arange(len(owner), device=counts.device) - (counts.cumsum(0) - counts)[owner]
-    return owner, rank
-
-
-def _visible_faces_pytorch3d(
-    image: Float[Tensor, "batch vertices 2"],
-    depth: Float[Tensor, "batch vertices"],
-    faces: Int[Tensor, "faces 3"],
-    resolution: int,
-    cull_backfaces: bool,
-) -> Int[Tensor, "batch height width"]:
-    rasterizer = import_extra("pytorch3d.renderer.mesh.rasterize_meshes", "synthetic")
-    structures = import_extra("pytorch3d.structures", "synthetic")
-    # Its image plane has x to the left and y up, from -1 to 1 between the borders.
-    plane = 1 - (image + 0.5) * 2 / resolution
-    vertices = torch.cat([plane, depth[..., None]], dim=-1)
-    batch = vertices.shape[0]
-    face, *_ = rasterizer.rasterize_meshes(
-        structures.Meshes(list(vertices), [faces] * batch),
-        image_size=resolution,
-        blur_radius=0.0,
-        faces_per_pixel=1,
-        bin_size=0,
-        perspective_correct=True,
-        cull_backfaces=cull_backfaces,
-    )
-    # Faces are numbered through the whole batch.
-    first = torch.arange(batch, device=faces.device)[:, None, None] * len(faces)
-    return torch.where(face[..., 0] < 0, -1, face[..., 0] - first)

@@ -25,7 +25,7 @@ from portraitzoo.metrics.evaluation import evaluate
 from portraitzoo.metrics.features import feature_network
 from portraitzoo.metrics.frechet import FeatureStatistics, FrechetDistance
 from portraitzoo.metrics.multiview import side_camera
-from portraitzoo.metrics.report import Report
+from portraitzoo.metrics.report import Report, number
 from portraitzoo.rendering.camera_files import save_cameras
 from portraitzoo.rendering.cameras import Camera, trajectory
 
@@ -188,9 +188,19 @@ def test_too_few_clips_are_refused_unless_asked_for(tmp_path: Path):
         measure(make_clips(2, num_frames=5), clips)
 
 
-def test_few_samples_are_called_rank_deficient():
-    assert "rank-deficient (5 generated clips for 6 features)" in measure(make_clips(5), make_clips(9)).results[0].notes
-    assert not any("rank" in note for note in measure(make_clips(8), make_clips(9)).results[0].notes)
+def test_few_samples_are_called_rank_deficient_wherever_the_value_stands():
+    said = "rank-deficient (5 generated clips for 6 features)"
+    report = measure(make_clips(5), make_clips(9))
+    result = report.results[0]
+    assert result.doubt == said
+    assert said in result.notes
+    assert report.to_dict()["results"][0]["doubt"] == said
+    assert number(result).endswith("?")
+    assert f"{number(result)} (not comparable; {said}" in report.markdown()
+    assert number(result) in report.summary()
+    assert any(said in warning for warning in report.warnings)
+    enough = measure(make_clips(8), make_clips(9)).results[0]
+    assert enough.doubt is None and "?" not in number(enough)
 
 
 def test_features_that_are_not_numbers_name_their_item(monkeypatch: pytest.MonkeyPatch):

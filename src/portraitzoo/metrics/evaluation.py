@@ -236,6 +236,8 @@ def _warnings(generated: Side, real: Side | None, protocol: Protocol, results: S
     if real is not None and real.kind == "statistics" and real.detail:
         warnings.append(f"{real.label}: {real.detail}")
     for result in results:
+        if result.doubt:
+            warnings.append(f"{result.title} in doubt, {result.doubt}: mostly bias, it will fall with more samples")
         if result.real is not None and result.real != result.generated:
             warnings.append(
                 f"{result.title}: {result.generated} generated and {result.real} real {result.unit}; "

@@ -165,8 +165,11 @@ def read_report(path: str | Path) -> dict[str, Any]:
 
 
 def number(result: Result) -> str:
-    """Value with as many digits as are worth reading, and the standard deviation if there is one."""
-    value = _digits(result.value)
+    """Value with as many digits as are worth reading, and the standard deviation if there is one.
+
+    A question mark follows a value in doubt.
+    """
+    value = _digits(result.value) + ("?" if result.doubt else "")
     return value if result.std is None else f"{value} ± {result.std:.3g}"
 
 

@@ -55,6 +55,8 @@ class Result:
         generated: how many of them on the generated side.
         real: how many on the real side; None if the metric looks at the generated side only.
         network: ``name``, ``checksum``, ``features`` and ``comparable`` of the feature network; None without one.
+        doubt: why the value itself must not be quoted, such as a covariance of too few samples; None if it may. A value
+            in doubt is marked wherever it is printed.
         notes: warnings that stand beside the value everywhere: "not comparable", "rank-deficient", ...
         extra: further numbers.
         plots: data of the report's plots (``convergence``, ``plane``, ``values``).
@@ -72,6 +74,7 @@ class Result:
     generated: int
     real: int | None
     network: dict[str, Any] | None = None
+    doubt: str | None = None
     notes: list[str] = field(default_factory=list)
     extra: dict[str, Any] = field(default_factory=dict)
     plots: dict[str, Any] = field(default_factory=dict)

@@ -69,10 +69,8 @@ class FrechetMeasure(Measure):
         ours, theirs = generated.statistics, real.statistics
         counts = {"generated": ours.num_items, "real": theirs.num_items}
         few = [side for side, statistics in (("generated", ours), ("real", theirs)) if statistics.rank_deficient]
-        notes = []
-        if few:
-            said = " and ".join(f"{counts[side]} {side}" for side in few)
-            notes.append(f"rank-deficient ({said} {self.unit} for {ours.num_features} features)")
+        said = " and ".join(f"{counts[side]} {side}" for side in few)
+        doubt = f"rank-deficient ({said} {self.unit} for {ours.num_features} features)" if few else None
         value = float(frechet_distance(ours, theirs))
         seen = examine(generated, real, value, self.protocol.ddof)
         result = Result(
@@ -84,7 +82,8 @@ class FrechetMeasure(Measure):
             unit=self.unit,
             generated=ours.num_items,
             real=theirs.num_items,
-            notes=notes,
+            doubt=doubt,
+            notes=[doubt] if doubt else [],
             extra={"ddof": self.protocol.ddof},
             plots=seen.plots,
             interval=seen.interval,

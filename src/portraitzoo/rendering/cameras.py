@@ -133,6 +133,11 @@ class Camera:
         """Copy on another device or in another dtype."""
         return Camera(self.cam2world.to(device, dtype), self.intrinsics.to(device, dtype))
 
+    def reversed_axes(self) -> Camera:
+        """The camera with y and z axes reversed: from OpenCV's axes to OpenGL's (y up, looking along -z) and back."""
+        signs = self.cam2world.new_tensor([1.0, -1.0, -1.0, 1.0])
+        return Camera(self.cam2world * signs, self.intrinsics)
+
     def mirrored(self) -> Camera:
         """Camera that sees the world mirrored at x = 0 as this one's picture flipped left to right."""
         flip = torch.diag(torch.tensor([-1.0, 1.0, 1.0, 1.0])).to(self.cam2world)

@@ -17,6 +17,9 @@ EG3D_AXES: Axes = ((0, 1), (0, 2), (2, 0))
 """World axes along the width and height of each plane, as in EG3D's released networks: xy, xz and, by a slip that their
 weights have learned to live with, zx instead of a yz plane."""
 
+CYCLIC_AXES: Axes = ((0, 1), (1, 2), (2, 0))
+"""Planes xy, yz and zx, of GenHead and Portrait4D."""
+
 COLOR_MARGIN = 0.001
 """Colours are widened a little beyond [0, 1], as in Mip-NeRF, so that the sigmoid need not saturate."""
 

@@ -19,6 +19,9 @@ from portraitzoo.rendering.rays import Rays
 DENSITY_SHIFT = -1.0
 """Added to raw densities before the softplus, so that an untrained volume starts nearly empty."""
 
+RAY_CHUNK = 1024
+"""Rays rendered at a time without gradients: large enough to keep the cores busy, small enough to stay in cache."""
+
 Field = Callable[
     [Float[Tensor, "batch points 3"]],
     tuple[Float[Tensor, "batch points 1"], Float[Tensor, "batch points channels"]],
@@ -53,15 +56,15 @@ class DepthRange:
     """Where rays are sampled.
 
     Attributes:
-        start: depth of the first sample.
+        start: depth of the first sample, for all rays or for those of each image.
         end: depth of the last.
         samples: coarse samples per ray, at least 4.
         importance_samples: further samples where the coarse ones found density.
         spacing: coarse samples evenly spaced in ``depth`` or in ``disparity`` (1 / depth).
     """
 
-    start: float
-    end: float
+    start: float | Float[Tensor, "batch 1 1"]
+    end: float | Float[Tensor, "batch 1 1"]
     samples: int
     importance_samples: int
     spacing: Literal["depth", "disparity"] = "depth"

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from portraitzoo.methods.pv3d.latents import latent_codes
 from portraitzoo.methods.pv3d.model import PV3D
-from portraitzoo.methods.pv3d.network import RAY_CHUNK, PV3DConfig, PV3DOutput
+from portraitzoo.methods.pv3d.network import PV3DConfig, PV3DOutput
 from portraitzoo.rendering.cameras import Camera, trajectory
 from portraitzoo.rendering.rays import cast_rays
-from portraitzoo.rendering.volume import RenderedRays, render_rays
+from portraitzoo.rendering.volume import RAY_CHUNK, RenderedRays, render_rays
 
 
 def official() -> PV3D:

@@ -16,25 +16,20 @@ from torch import Tensor, nn
 from portraitzoo.layers.linear import FullyConnected
 from portraitzoo.layers.mapping import MappingNetwork
 from portraitzoo.layers.modulation import NoiseMode, SynthesisLayer, ToRGB
-from portraitzoo.layers.resampling import resize
+from portraitzoo.layers.super_resolution import ACTIVATION_LIMIT, SuperResolution
 from portraitzoo.layers.synthesis import SynthesisBlock
 from portraitzoo.rendering.cameras import LABEL_SIZE, Camera
 from portraitzoo.rendering.rays import cast_rays
 from portraitzoo.rendering.triplane import TriplaneDecoder, triplane_features
 from portraitzoo.rendering.volume import (
     EVEN,
+    RAY_CHUNK,
     DepthRange,
     RaySampling,
     RenderedRays,
     bounded_depth,
     render_rays,
 )
-
-ACTIVATION_LIMIT = 256.0
-"""Clamp of the super-resolution, which lets it run in half precision (StyleGAN2-ADA, appendix E)."""
-
-RAY_CHUNK = 1024
-"""Rays rendered at a time without gradients: large enough to keep the cores busy, small enough to stay in cache."""
 
 
 @dataclass(frozen=True)
@@ -222,46 +217,6 @@ class TriplaneBackbone(nn.Module):
         return planes
 
 
-class SuperResolution(nn.Module):
-    """Two (by default) noise-free StyleGAN2 blocks that enlarge the rendered features (EG3D, section 4.2).
-
-    Args:
-        config: sizes.
-    """
-
-    def __init__(self, config: PV3DConfig) -> None:
-        super().__init__()
-        self.input_resolution = resolution = config.super_resolution_input
-        self.blocks = nn.ModuleList()
-        in_channels = config.plane_channels
-        for channels in config.super_resolution_channels:
-            resolution *= 2
-            self.blocks.append(
-                SynthesisBlock(
-                    in_channels,
-                    channels,
-                    config.w_dim,
-                    resolution=resolution,
-                    image_channels=3,
-                    noise=False,
-                    clamp=ACTIVATION_LIMIT,
-                )
-            )
-            in_channels = channels
-
-    def forward(
-        self,
-        image_raw: Float[Tensor, "batch 3 resolution resolution"],
-        features: Float[Tensor, "batch channels resolution resolution"],
-        w: Float[Tensor, "batch w_dim"],
-    ) -> Float[Tensor, "batch 3 image_resolution image_resolution"]:
-        """Finished image; one style vector serves all layers."""
-        x, image = resize(features, self.input_resolution), resize(image_raw, self.input_resolution)
-        for block in self.blocks:
-            x, image = block(x, image, w[:, None].expand(-1, 3, -1), keep_features=block is not self.blocks[-1])
-        return image
-
-
 class Generator(nn.Module):
     """From codes, times and cameras to frames.
 
@@ -281,7 +236,12 @@ class Generator(nn.Module):
         )
         self.decoder = TriplaneDecoder(config.plane_channels, config.decoder_width, config.plane_channels)
         self.to_raw = ToRGB(config.plane_channels, 3, config.w_dim, clamp=ACTIVATION_LIMIT)
-        self.super_resolution = SuperResolution(config)
+        self.super_resolution = SuperResolution(
+            config.plane_channels,
+            config.w_dim,
+            input_resolution=config.super_resolution_input,
+            channels=config.super_resolution_channels,
+        )
 
     @property
     def num_ws(self) -> int:

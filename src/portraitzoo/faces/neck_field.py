@@ -1,0 +1,114 @@
+"""Taking the turn of the neck out of space: points around a posed head to where they are with a straight neck.
+
+A point moves with the closest face of the decimated head. That is found out on two grids only and interpolated
+(Portrait4D, section 3.2; Portrait4D's and GenHead's deformation of the head pose).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from portraitzoo.faces.flame_head import FlameHead
+from portraitzoo.faces.flame_parameters import FlameParameters
+from portraitzoo.rendering.closest import closest_faces, face_normals, plane_coordinates
+from portraitzoo.rendering.voxels import cell_centres, interpolate_cells
+
+MIN_AREA = 5e-3
+"""Smaller faces count as their edges; the released networks were trained so."""
+SHARPNESS = 1000.0
+NEAR = 3e-3
+"""Squared distance within which points follow the fine grid alone."""
+FINE, COARSE = 24, 8
+
+
+@dataclass(frozen=True)
+class NeckField:
+    """Offsets towards the head with a straight neck.
+
+    Attributes:
+        fine: offset x, y, z and squared distance to the head on a grid of 24^3.
+        coarse: smoothed offsets on a grid of 8^3, for points far away.
+        side: of the cube of the grids.
+    """
+
+    fine: Float[Tensor, "batch 4 24 24 24"]
+    coarse: Float[Tensor, "batch 3 8 8 8"]
+    side: float
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, head: FlameHead, parameters: FlameParameters, side: float) -> NeckField:
+        """Field around heads.
+
+        Args:
+            head: the parametric head.
+            parameters: heads; the field is zero for straight necks.
+            side: of the cube around the origin where points move.
+        """
+        posed = head.coarse(head.flame(*parameters))
+        straight = head.coarse(head.flame(*parameters.without_neck()))
+        fine = surface_offsets(head, posed, straight, FINE, side)
+        coarse = surface_offsets(head, posed, straight, COARSE, side)[:, :3]
+        return cls(fine, smoothed(smoothed(coarse)), side)
+
+    @torch.no_grad()
+    def __call__(self, points: Float[Tensor, "batch points 3"]) -> Float[Tensor, "batch points 3"]:
+        """Where points are when the neck is straight; no gradients."""
+        fine = interpolate_cells(self.fine, points, self.side)
+        coarse = interpolate_cells(self.coarse, points, self.side)
+        offset, distance = fine[..., :3], fine[..., 3:]
+        share = torch.exp(-SHARPNESS * F.relu(distance - NEAR))
+        return points + torch.lerp(coarse, offset, share)
+
+    def __getitem__(self, index: slice) -> NeckField:
+        """Part of the batch."""
+        return NeckField(self.fine[index], self.coarse[index], self.side)
+
+
+def surface_offsets(
+    head: FlameHead,
+    posed: Float[Tensor, "batch coarse 3"],
+    straight: Float[Tensor, "batch coarse 3"],
+    resolution: int,
+    side: float,
+) -> Float[Tensor, "batch 4 {resolution} {resolution} {resolution}"]:
+    """Offsets of the cell centres of a cube, and their squared distances to the posed mesh.
+
+    Args:
+        head: names the faces of the decimated mesh.
+        posed: its vertices.
+        straight: the same where points are to go.
+        resolution: cells along each axis.
+        side: of the cube.
+    """
+    points = cell_centres(resolution, side).to(posed).expand(len(posed), -1, -1)
+    distance, face = closest_faces(points, posed, head.coarse_faces, min_area=MIN_AREA)
+    rows = torch.arange(len(posed), device=posed.device)[:, None, None]
+    corners = head.coarse_faces[face]
+    moved = follow_faces(points, posed[rows, corners], straight[rows, corners])
+    values = torch.cat([moved - points, distance[..., None]], dim=-1)
+    return values.mT.unflatten(2, (resolution, resolution, resolution))
+
+
+def follow_faces(
+    points: Float[Tensor, "*batch 3"], before: Float[Tensor, "*batch 3 3"], after: Float[Tensor, "*batch 3 3"]
+) -> Float[Tensor, "*batch 3"]:
+    """Points that keep their place relative to a triangle: coordinates within its plane, and height above it.
+
+    Args:
+        points: anywhere.
+        before: corners of each point's triangle.
+        after: the same where they have moved to.
+    """
+    weights, height = plane_coordinates(points, before)
+    return (weights[..., None] * after).sum(-2) + height[..., None] * face_normals(after)
+
+
+def smoothed(values: Float[Tensor, "batch channels x y z"]) -> Float[Tensor, "batch channels x y z"]:
+    """Mean over the 27 cells around each, those at the border repeated."""
+    return F.avg_pool3d(F.pad(values, (1,) * 6, mode="replicate"), 3, stride=1)

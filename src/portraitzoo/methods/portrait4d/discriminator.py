@@ -1,0 +1,30 @@
+"""Portrait4D's discriminator: EG3D's, which sees the face's correspondences and its mask too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from portraitzoo.layers.conditional_discriminator import DiscriminatorSizes, DualDiscriminator
+from portraitzoo.rendering.cameras import LABEL_SIZE
+
+UV_CHANNELS, MASK_CHANNELS = 3, 1
+
+
+@dataclass(frozen=True)
+class DiscriminatorConfig(DiscriminatorSizes):
+    """Sizes of the discriminator; the defaults are those of the released checkpoints."""
+
+    group_size: int = 2
+
+
+class Discriminator(DualDiscriminator):
+    """Judges a frame with its raw frame, its map of canonical face coordinates and its mask, given the camera.
+
+    ``discriminator(image, image_raw, label, uv, mask)``; ``label`` is the camera's.
+
+    Args:
+        config: sizes.
+    """
+
+    def __init__(self, config: DiscriminatorConfig) -> None:
+        super().__init__(config, LABEL_SIZE, map_channels=UV_CHANNELS + MASK_CHANNELS)

@@ -1,0 +1,234 @@
+"""Portrait4D's networks against the reference: the same outputs and intermediates from the same weights."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import portrait4d_cases as cases
+import portrait4d_functions
+import pytest
+import reference
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from portraitzoo.faces.head_pose import camera_for_neck
+from portraitzoo.faces.motion_embedding import MotionEncoder
+from portraitzoo.faces.neck_field import surface_offsets
+from portraitzoo.layers.transformer import as_image
+from portraitzoo.methods.portrait4d.cameras import label_of_camera
+from portraitzoo.methods.portrait4d.discriminator import Discriminator, DiscriminatorConfig
+from portraitzoo.methods.portrait4d.motion_weights import convert as convert_motion
+from portraitzoo.methods.portrait4d.network import Portrait4DOutput, Reconstructor, SourceFeatures
+from portraitzoo.methods.portrait4d.weights import convert_discriminator
+from portraitzoo.rendering.cameras import Camera
+from portraitzoo.rendering.rays import cast_rays
+
+KINDS = {"TriPlaneReconstructor": "reconstructor", "FanEncoder": "motion", "DualDiscriminator": "discriminator"}
+
+
+@contextmanager
+def captured(modules: dict[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
+    """Outputs of modules during a forward pass, rows joined when they are computed one by one."""
+    outputs: dict[str, list[Tensor]] = {name: [] for name in modules}
+
+    def keep(name: str) -> Callable:
+        return lambda module, args, output: outputs[name].append(output.detach().clone())
+
+    handles = [module.register_forward_hook(keep(name)) for name, module in modules.items()]
+    merged: dict[str, Tensor] = {}
+    try:
+        yield merged
+    finally:
+        for handle in handles:
+            handle.remove()
+        merged |= {name: torch.cat(calls) for name, calls in outputs.items() if calls}
+
+
+@pytest.mark.parametrize("case", reference.networks("portrait4d"))
+@torch.no_grad()
+def test_network(case: reference.Case) -> None:
+    named = case.manifest["config"].get("network", "TriPlaneReconstructor")
+    kind = next((kind for name, kind in KINDS.items() if name in named), None)
+    assert kind, f"{case}: no test knows the network {named!r}"
+    {"reconstructor": check_reconstructor, "motion": check_motion, "discriminator": check_discriminator}[kind](case)
+
+
+def modules_of(network: Reconstructor) -> dict[str, nn.Module]:
+    """Modules whose outputs the reference may hold."""
+    transformer, planes = network.transformer, network.plane_generator
+    return {
+        "resnet_last": network.global_encoder.stages["layer4"],
+        "features_global": network.global_encoder,
+        "features_detail": network.detail_encoder,
+        "tokens_in": transformer.patches,
+        "tokens_neutral0": transformer.neutral_blocks[0],
+        "tokens_motion0": transformer.motion_blocks[0],
+        "canonical_tokens": transformer.motion_blocks[-1],
+        "canonical_sr": transformer.head[-1],
+        "decoder_tokens_in": planes.patches,
+        "decoder_tokens_out": planes.blocks[-1],
+        "background_logits": network.background,
+    }
+
+
+def check_reconstructor(case: reference.Case) -> None:
+    golden = case.golden
+    network = cases.reconstructor_of(case)
+    resolution = golden.notes["render_size"]
+    image = cases.source_image(golden, network.config.image_resolution)
+    camera, parameters = cases.camera_of(golden), cases.parameters_of(golden)
+    motions = golden["in.motion_source"], golden["in.motion_drive"]
+
+    with captured(modules_of(network)) as mids:
+        source = network.encode(image, motions[0])
+        planes = network.planes(source, motions[1])
+    tokens = mids.pop("canonical_tokens")
+    side = round(tokens.shape[1] ** 0.5)
+    mids["canonical_lr"] = F.pixel_shuffle(as_image(tokens, (side, side)), 2)
+    mids["planes"] = planes
+    field = network.neck_field(parameters)
+    mids |= head_arrays(network, parameters)
+    rays = cast_rays(camera, resolution)
+    mids["ray_directions"] = rays.directions
+    output = render(network, planes, source, camera, field, resolution)
+    mids |= {"depths": output.rays.depths, "weights": output.rays.weights, "feature_image": output.features}
+    for name, value in mids.items():
+        if f"mid.{name}" in golden:
+            golden.check(f"mid.{name}", value)
+    check_images(golden, "out.", output)
+
+    points = golden["in.points"]
+    density, color = network.field(points, planes, field)
+    golden.check("out.points_sigma", density)
+    golden.check("out.points_rgb", color)
+    golden.check("out.points_canonical", points if field is None else field(points))
+    if "out.points_triplane" in golden:
+        golden.check("out.points_triplane", network.features(points, planes, field))
+    if "out.camera_decomposed" in golden:
+        straight = camera_for_neck(
+            network.head.flame, camera.cam2world, parameters.shape, parameters.expression, parameters.pose
+        )
+        golden.check("out.camera_decomposed", label_of_camera(Camera(straight, camera.intrinsics)))
+    check_variants(golden, network, image, motions, camera, field, resolution)
+    golden.assert_all_read()
+
+
+def check_variants(golden, network, image, motions, camera, field, resolution) -> None:
+    """Outputs without motion, with a motion scale or a box of each sample's own, and of another size."""
+    if golden.keys("out.static."):
+        source = network.encode(image, motions[0], 0.0)
+        planes = network.planes(source, motions[1], 0.0)
+        if "out.static.planes" in golden:
+            golden.check("out.static.planes", planes)
+        if golden.keys("out.static.points"):
+            density, color = network.field(golden["in.points"], planes, field)
+            golden.check("out.static.points_sigma", density)
+            golden.check("out.static.points_rgb", color)
+        if "out.static.image_sr" in golden:
+            check_images(golden, "out.static.", render(network, planes, source, camera, field, resolution))
+    if "in.motion_scale_mixed" in golden:
+        scale = golden["in.motion_scale_mixed"]
+        source = network.encode(image, motions[0], scale)
+        planes = network.planes(source, motions[1], scale)
+        check_images(golden, "out.mixed.", render(network, planes, source, camera, field, resolution))
+    if not golden.keys("out.boxscale.") and not golden.keys("out.other."):
+        return
+    source = network.encode(image, motions[0])
+    planes = network.planes(source, motions[1])
+    if "in.box_warp_scale" in golden:
+        box = golden["in.box_warp_scale"]
+        check_images(golden, "out.boxscale.", render(network, planes, source, camera, field, resolution, box))
+    if "in.render_size_other" in golden:
+        other = int(golden["in.render_size_other"])
+        check_images(golden, "out.other.", render(network, planes, source, camera, field, other))
+
+
+def render(network, planes, source: SourceFeatures, camera, field, resolution, box_scale=1.0) -> Portrait4DOutput:
+    sampling = cases.shared_jitter(network, len(planes), resolution)
+    return network.render(
+        planes, source, camera, field, box_scale=box_scale, render_resolution=resolution, sampling=sampling
+    )
+
+
+def head_arrays(network: Reconstructor, parameters) -> dict[str, Tensor]:
+    """The parametric head in its pose, and its offsets to the straight neck before they are smoothed."""
+    head = network.head
+    vertices, joints = head.flame.posed(*parameters)
+    meshes = head.coarse(vertices), head.coarse(head.flame(*parameters.without_neck()))
+    found = {"flame_vertices": vertices, "flame_joints": joints, "flame_landmarks3d": head.flame.landmarks(vertices)}
+    for resolution in (24, 8):
+        offsets = surface_offsets(head, *meshes, resolution, network.config.box_warp)
+        found |= {f"grid{resolution}_offset": offsets[:, :3], f"grid{resolution}_dist": offsets[:, 3:]}
+    return found
+
+
+def check_images(golden: reference.Arrays, prefix: str, output: Portrait4DOutput) -> None:
+    """Whichever images of a render the reference holds."""
+    images = {
+        "image_sr": output.image,
+        "image": output.image_raw,
+        "image_wobg": output.foreground,
+        "image_depth": output.depth,
+        "T_bg": 1 - output.opacity,
+        "seg": 2 * output.opacity - 1,
+        "rgb_bg": output.background,
+    }
+    for name, value in images.items():
+        if prefix + name in golden:
+            golden.check(prefix + name, value)
+
+
+def check_motion(case: reference.Case) -> None:
+    golden = case.golden
+    converted = convert_motion(case.state_dict())
+    encoder = MotionEncoder(**converted.config)
+    encoder.load_state_dict(converted.tensors["model"])
+    encoder.eval()
+    image = cases.source_image(golden, converted.config["input_size"])
+    features = encoder.features
+    with captured(
+        {
+            "stem": features.block3,
+            "hourglass": features.hourglass,
+            "landmark_maps": features.maps,
+            "feature": features,
+        }
+    ) as mids:
+        codes = encoder.codes(image)
+    for name, value in mids.items():
+        golden.check(f"mid.{name}", value)
+    golden.check("out.headpose", codes.head_pose)
+    for name in ("eye", "emotion", "mouth"):
+        golden.check(f"out.{name}", getattr(codes, name))
+    golden.check("out.motion", encoder(image))
+    golden.assert_all_read()
+
+
+def check_discriminator(case: reference.Case) -> None:
+    golden, settings = case.golden, case.manifest["config"]
+    tensors, _ = convert_discriminator(case.state_dict())
+    sizes = DiscriminatorConfig.of(case.state_dict())
+    stated = (sizes.image_resolution, sizes.channel_max, sizes.group_size)
+    assert stated == (
+        settings["img_resolution"],
+        min(settings["channel_max"], max(sizes.channels(4), sizes.channels(8))),
+        settings["epilogue_kwargs"]["mbstd_group_size"],
+    )
+    discriminator = cases.load(Discriminator(sizes), tensors, "discriminator")
+    full, raw = portrait4d_functions.image_sizes(golden.meaning("in.waves"))
+    image, image_raw, uv, mask = (
+        cases.waves(golden, "in.waves", size)[index] for index, size in enumerate((full, raw, full, raw))
+    )
+    golden.check("out.logits", discriminator(image, image_raw, golden["in.camera"], uv, mask[:, :1]))
+    golden.assert_all_read()
+
+
+@pytest.mark.parametrize("group", reference.parameters(reference.function_groups("portrait4d"), "portrait4d functions"))
+def test_function(group: str) -> None:
+    check = portrait4d_functions.FUNCTIONS.get(group)
+    assert check, f"no test knows the function group {group!r}"
+    arrays = reference.Arrays(reference.reference_folder("portrait4d") / "functions.npz", "functions")
+    check(arrays)
+    members = {name for name in arrays.keys(group) if name.split(".")[0] == group}
+    unread = sorted(members - arrays.read)
+    assert not unread, f"no test knows {', '.join(unread)}"

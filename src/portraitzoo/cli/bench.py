@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 
 from torch import nn
@@ -18,7 +19,10 @@ HEADINGS = ("STAGE", "DTYPE", "BATCH", "SECONDS", "MS/FRAME", "FPS", "PEAK GB", 
 
 
 def bench(arguments: list[str]) -> None:
-    """Run ``zoo bench``: a table, or with ``--json`` a list of objects."""
+    """Run ``zoo bench``: a table, or with ``--json`` a list of objects; ``zoo bench eval`` times the evaluation."""
+    if arguments[:1] == ["eval"]:
+        importlib.import_module("portraitzoo.cli.evaluation_bench").bench_evaluation(arguments[1:])
+        return
     options = parser("bench", "Time a model stage by stage: seconds, memory, arithmetic, and the original's speed.")
     options.add_argument("name", metavar="NAME", help="entry of the index, folder or .ckpt; with --official a family")
     options.add_argument("--official", action="store_true", help="the network as published, of family NAME")
@@ -26,6 +30,7 @@ def bench(arguments: list[str]) -> None:
     options.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 (default: cpu)")
     options.add_argument("--json", action="store_true", help="print a JSON list")
     settings = add_options(options, measure, skip=("model",))
+    options.epilog = "`zoo bench eval` times the evaluation's feature extraction beside other programs."
     chosen = options.parse_args(arguments)
     if chosen.random_weights and not chosen.official:
         options.error("--random-weights goes with --official")

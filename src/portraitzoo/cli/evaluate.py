@@ -17,7 +17,7 @@ from portraitzoo.metrics.processes import launched
 from portraitzoo.metrics.protocols import DESCRIBING, Protocol
 from portraitzoo.metrics.report import counts, number
 
-SUBCOMMANDS = {"diff": "evaluate_diff:diff"}
+SUBCOMMANDS = {"diff": "evaluate_diff:diff", "stats": "evaluate_stats:stats"}
 """First word -> module and function; a folder of that name is written ``./diff``."""
 
 
@@ -33,7 +33,10 @@ def evaluate(arguments: list[str]) -> None:
     options = parser(
         "eval", "Measure generated portraits. Each side: a model, a folder of videos, images or statistics."
     )
-    options.epilog = "`zoo eval diff A B` compares two reports."
+    options.epilog = (
+        "`zoo eval diff A B` compares two reports; `zoo eval stats make|show|compare` are reference statistics as "
+        "files, to be given to --data."
+    )
     options.add_argument("generated", metavar="NAME", help="what is judged: entry, run, folder or video")
     options.add_argument("--data", dest="real", metavar="PATH", help="what it is compared with: the same choice")
     options.add_argument("--out", type=Path, metavar="DIR", help="folder for report.json, report.md and report.html")

@@ -117,7 +117,7 @@ def publish(
         for name, path in own.items():
             (temporary / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(path, temporary / name)
-    return Published(out, _push(out, push_to, private) if push_to else None)
+    return Published(out, push(out, push_to, private) if push_to else None)
 
 
 def _model(source: str | Path) -> _Model:
@@ -203,13 +203,18 @@ def _report_files(report: Path | None) -> dict[str, Path]:
     return files
 
 
-def _push(folder: Path, repo: str, private: bool) -> str:
+def push(folder: Path, repo: str, private: bool) -> str:
+    """Push a folder to a Hub repository, which is made if it is not there; returns its address.
+
+    Raises:
+        ZooError: if the Hub refuses or cannot be reached, or ``HF_HUB_OFFLINE`` is set.
+    """
     if is_offline_mode():
         raise ZooError(f"{folder} is ready but not pushed: HF_HUB_OFFLINE is set")
     api = HfApi(library_name="portraitzoo")
     try:
         api.create_repo(repo, private=private, exist_ok=True)
-        api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Weights, config and card by portraitzoo")
+        api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Made by portraitzoo")
     except HFValidationError as error:
         raise ZooError(f"{folder} is ready but not pushed: {repo!r} is no repository name, write owner/name") from error
     except LocalTokenNotFoundError as error:

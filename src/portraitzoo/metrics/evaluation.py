@@ -29,7 +29,7 @@ from portraitzoo.metrics.processes import Processes
 from portraitzoo.metrics.protocols import Protocol, get_protocol
 from portraitzoo.metrics.reconstruction import FaceReconstruction, reconstruction_of
 from portraitzoo.metrics.report import Report
-from portraitzoo.metrics.results import Extreme, Gathered, Result
+from portraitzoo.metrics.results import Extreme, Result
 from portraitzoo.metrics.side import Side
 from portraitzoo.metrics.sources import ModelSource, Source
 from portraitzoo.rendering.cameras import Camera
@@ -108,7 +108,7 @@ def evaluate(
         >>> report.values["fvd"]  # doctest: +SKIP
     """
     started = time.monotonic()
-    chosen = _protocol(protocol, overrides, num_clips, seed)
+    chosen = chosen_protocol(protocol, overrides, num_clips, seed)
     classes = measures_named(metrics.split(",") if isinstance(metrics, str) else metrics or chosen.metrics)
     where = torch.device(device) if device is not None else best_device()
     two_sided = [cls for cls in classes if cls.two_sided]
@@ -168,8 +168,8 @@ def evaluate(
         device=_device_name(where),
         processes=Processes.current().size,
         seconds={name: round(value, 3) for name, value in seconds.items()},
-        versions=_versions(),
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        versions=versions(),
+        created=now(),
         warnings=_warnings(left, right, chosen, results),
     )
     if out is not None and Processes.current().rank == 0:
@@ -177,9 +177,14 @@ def evaluate(
     return report
 
 
-def _protocol(
+def chosen_protocol(
     protocol: str | Protocol, overrides: Mapping[str, Any] | None, num_clips: int | None, seed: int | None
 ) -> Protocol:
+    """The protocol that an evaluation follows, with what was asked for instead of its own values.
+
+    Raises:
+        ZooError: for an unknown protocol or field.
+    """
     base = get_protocol(protocol).override(overrides or {})
     changes: dict[str, Any] = {}
     if num_clips is not None:
@@ -198,7 +203,7 @@ def _side(source: Source | SavedStatistics, measures: Sequence[Measure], extract
     fingerprint = tensor_checksum({"mean": statistics.mean, "cov": statistics.cov})
     side = Side(source.label, "statistics", fingerprint, source.detail)
     for measure in measures:
-        side.gathered[measure.name] = Gathered(statistics)
+        side.gathered[measure.name] = source.file.gathered()
     return side
 
 
@@ -250,7 +255,13 @@ def _device_name(device: torch.device) -> str:
     return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
 
 
-def _versions() -> dict[str, str]:
+def now() -> str:
+    """The time as reports have it: ISO 8601, UTC."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def versions() -> dict[str, str]:
+    """Versions of portraitzoo and of the libraries that move numbers."""
     return {name: importlib.metadata.version(name) for name in ("portraitzoo", "torch", "numpy", "av")} | {
         "opencv": cv2.__version__,
         "python": platform.python_version(),

@@ -148,14 +148,14 @@ class FeatureStatistics:
         path = Path(path)
         header = json.dumps({**self.info, "ddof": self.ddof}, sort_keys=True)
         with replacing(path) as temporary, temporary.open("wb") as file:
-            np.savez(
-                file,
-                mean=self.mean.cpu().numpy(),
-                cov=self.cov.cpu().numpy(),
-                num_items=np.int64(self.num_items),
-                header=np.array(header),
+            arrays: dict[str, Any] = {
+                "mean": self.mean.cpu().numpy(),
+                "cov": self.cov.cpu().numpy(),
+                "num_items": np.int64(self.num_items),
+                "header": np.array(header),
                 **further,
-            )
+            }
+            np.savez(file, **arrays)
         return path
 
     @classmethod

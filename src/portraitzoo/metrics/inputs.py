@@ -24,6 +24,7 @@ from portraitzoo.metrics.frechet import FeatureStatistics
 from portraitzoo.metrics.measures import FrechetMeasure, Measure
 from portraitzoo.metrics.protocols import Protocol
 from portraitzoo.metrics.sources import ClipSource, ModelSource, Source
+from portraitzoo.metrics.statistics_files import StatisticsFile
 from portraitzoo.rendering.cameras import Camera
 
 Input = str | Path | nn.Module | FeatureStatistics | Sequence[Clip]
@@ -32,11 +33,16 @@ Input = str | Path | nn.Module | FeatureStatistics | Sequence[Clip]
 
 @dataclass(frozen=True)
 class SavedStatistics:
-    """A side of which only mean and covariance are known; ``published`` ones are vouched for by the index."""
+    """A side of which mean and covariance are known, perhaps the features; ``published`` ones the index vouches for."""
 
     label: str
-    statistics: FeatureStatistics
+    file: StatisticsFile
     published: bool = False
+
+    @property
+    def statistics(self) -> FeatureStatistics:
+        """Mean and covariance."""
+        return self.file.statistics
 
     @property
     def detail(self) -> str:
@@ -45,11 +51,44 @@ class SavedStatistics:
         return "" if known else "the file does not say by which network and protocol it was made"
 
     def check(self, measures: Sequence[Measure]) -> None:
-        """Raise ZooError unless all measures can take these statistics for a side."""
+        """Find out whether all measures can take these statistics for a side.
+
+        Raises:
+            ZooError: if a measure needs items or features that are not there, or they are of another network, of
+                unknown origin while the network's weights are random, or made by a protocol that differs in a field
+                that matters.
+        """
         for measure in measures:
-            if not isinstance(measure, FrechetMeasure):
-                raise ZooError(f"{self.label} holds saved statistics: {measure.title} needs a model or a folder")
-            measure.check(self.label, self.statistics)
+            by_moments = isinstance(measure, FrechetMeasure)
+            if not measure.two_sided or (not by_moments and self.file.rows is None):
+                raise ZooError(
+                    f"{self.label} holds saved statistics: {measure.title} needs "
+                    + ("the features too (--keep-features)" if measure.two_sided else "a model or a folder")
+                )
+            self._check_origin(measure)
+
+    def _check_origin(self, measure: Measure) -> None:
+        network, info = measure.network, self.statistics.info
+        assert network is not None  # all that compare sets have one
+        checksum = info.get("checksum")
+        if self.statistics.num_features != network.num_features:
+            raise ZooError(
+                f"{self.label} has {self.statistics.num_features} features and {measure.title} takes "
+                f"{network.num_features} ({network.name}): these are statistics of another network"
+            )
+        if checksum != network.checksum and (checksum is not None or not network.comparable):
+            raise ZooError(
+                f"{self.label} was made with {info.get('network', 'released weights')}, not with {network.name}: "
+                "their features cannot be compared"
+            )
+        made = {"ddof": self.statistics.ddof, **info.get("protocol", {})}
+        for name in measure.decisive if isinstance(measure, FrechetMeasure) else info.get("protocol", {}):
+            used = getattr(measure.protocol, name, None)
+            if name in made and made[name] != used:
+                raise ZooError(
+                    f"{self.label} was made with {name} {made[name]}, this evaluation has {used}: make the statistics "
+                    f"again or set {name}"
+                )
 
 
 def source_of(
@@ -70,16 +109,16 @@ def source_of(
         ZooError: if it is nothing that can be measured.
     """
     if isinstance(given, FeatureStatistics):
-        return SavedStatistics("saved statistics", given)
+        return SavedStatistics("saved statistics", StatisticsFile(given))
     if isinstance(given, nn.Module):
         return ModelSource(given, type(given).__name__, sampling)
     if not isinstance(given, str | Path):
         return ClipSource(given)
     path = Path(given)
     if path.suffix == ".npz" and path.is_file() and not _is_clip(path):
-        return SavedStatistics(path.name, FeatureStatistics.load(path))
+        return SavedStatistics(path.name, StatisticsFile.load(path))
     if path.suffix == ".pkl" and path.is_file():
-        return SavedStatistics(path.name, stylegan_statistics.convert(read_checkpoint(path)))
+        return SavedStatistics(path.name, StatisticsFile(stylegan_statistics.convert(read_checkpoint(path))))
     if path.is_dir() and MultiviewFolderSource.matches(path):
         return MultiviewFolderSource(path, workers)
     if path.exists() and not _is_model(path):
@@ -110,7 +149,7 @@ def _from_hub(name: str, device: torch.device, sampling: Mapping[str, object]) -
         except UnknownEntryError as error:
             raise UnknownEntryError(f"{name} is neither a file or folder nor a known entry ({error})") from error
         if entry.task == "statistics":
-            return SavedStatistics(name, FeatureStatistics.load(fetch(entry) / STATISTICS), published=True)
+            return SavedStatistics(name, StatisticsFile.load(fetch(entry) / STATISTICS), published=True)
     return ModelSource(load(name, device=device), Path(name).name, sampling)
 
 

@@ -114,7 +114,7 @@ def _scale(low: float, high: float, start: float, end: float) -> _Scale:
 
 def _ticks(low: float, high: float, whole: bool = False) -> list[float]:
     """Three to six round numbers from ``low`` to at least ``high``."""
-    if high <= low:
+    if high - low < 1e-300:  # nothing, or too little to be divided
         high = low + 1
     rough = (high - low) / 4
     power = 10.0 ** math.floor(math.log10(rough))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from portraitzoo.errors import ZooError
 from portraitzoo.metrics.extremes import by_neighbours
 from portraitzoo.metrics.feature_space import examine
 from portraitzoo.metrics.frechet import FeatureStatistics, frechet_distance
@@ -30,33 +29,6 @@ class FrechetMeasure(Measure):
         }
         statistics = FeatureStatistics(self.network.num_features, ddof=self.protocol.ddof, info=info)
         return Gathered(statistics, self.kept_rows)
-
-    def check(self, label: str, statistics: FeatureStatistics) -> None:
-        """Find out whether saved statistics may stand on one side.
-
-        Raises:
-            ZooError: if they are of another network, of unknown origin while the network's weights are random, or were
-                made by a protocol that differs in a field that matters.
-        """
-        assert self.network is not None
-        checksum = statistics.info.get("checksum")
-        if statistics.num_features != self.network.num_features:
-            raise ZooError(
-                f"{label} has {statistics.num_features} features and {self.title} takes {self.network.num_features} "
-                f"({self.network.name}): these are statistics of another network"
-            )
-        if checksum != self.network.checksum and (checksum is not None or not self.network.comparable):
-            raise ZooError(
-                f"{label} was made with {statistics.info.get('network', 'released weights')}, not with "
-                f"{self.network.name}: their features cannot be compared"
-            )
-        theirs = {"ddof": statistics.ddof, **statistics.info.get("protocol", {})}
-        for name in self.decisive:
-            if name in theirs and theirs[name] != getattr(self.protocol, name):
-                raise ZooError(
-                    f"{label} was made with {name} {theirs[name]}, this evaluation has {getattr(self.protocol, name)}: "
-                    f"make the statistics again or set {name}"
-                )
 
     decisive: ClassVar[tuple[str, ...]]
     """Protocol fields that saved statistics must share."""

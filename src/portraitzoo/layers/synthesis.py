@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from jaxtyping import Float
@@ -96,3 +96,53 @@ class SynthesisBlock(nn.Module):
                 x = after_first(x)
         part = self.torgb(x, ws[:, self.num_convs]).float()
         return (x if keep_features else None), (part if image is None else part + upsample2d(image))
+
+
+class SynthesisNetwork(nn.Module):
+    """StyleGAN2's synthesis: blocks of 4 pixels and up, each of twice the size (Karras et al., 2020, figure 7).
+
+    Style vectors: one per convolution, and each block's ``torgb`` shares that of the next block's first convolution.
+
+    Args:
+        w_dim: width of the style vectors.
+        image_channels: channels of the image.
+        channels: features of each resolution, of 4, 8, ... pixels.
+        clamp: largest magnitude of features and of the blocks' parts of the image; None for no limit.
+    """
+
+    def __init__(
+        self, w_dim: int, image_channels: int, channels: Mapping[int, int], *, clamp: float | None = None
+    ) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleDict()
+        in_channels = 0
+        for resolution, out_channels in channels.items():
+            self.blocks[f"b{resolution}"] = SynthesisBlock(
+                in_channels, out_channels, w_dim, resolution=resolution, image_channels=image_channels, clamp=clamp
+            )
+            in_channels = out_channels
+        self.num_ws = 2 * len(self.blocks)
+
+    def forward(
+        self,
+        ws: Float[Tensor, "batch num_ws w_dim"],
+        noise: NoiseMode = "const",
+        after_first: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
+    ) -> Float[Tensor, "batch image_channels resolution resolution"]:
+        """The image.
+
+        Args:
+            ws: style vectors.
+            noise: noise of the convolutions.
+            after_first: by the name of a block, what is applied to its features after its first convolution.
+        """
+        x: Tensor | None = None
+        image: Tensor | None = None
+        row = 0
+        for name, block in self.blocks.items():
+            assert isinstance(block, SynthesisBlock)
+            rows = ws[:, row : row + block.num_convs + 1]
+            x, image = block(x, image, rows, noise=noise, after_first=(after_first or {}).get(name))
+            row += block.num_convs
+        assert image is not None
+        return image

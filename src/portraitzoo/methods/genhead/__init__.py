@@ -1,0 +1,1 @@
+"""GenHead: the animatable part-wise head generator of Portrait4D (Deng et al., CVPR 2024, section 3.2)."""

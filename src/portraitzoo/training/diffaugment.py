@@ -43,7 +43,8 @@ class DiffAugmentDraws:
         shift = torch.stack(
             [torch.randint(-reach, reach + 1, (2,), generator=one, device=one.device) for one in generators]
         )
-        return cls(*colors.unbind(1), shift)
+        brightness, saturation, contrast = colors.unbind(1)
+        return cls(brightness, saturation, contrast, shift)
 
 
 def largest_shift(size: int) -> int:

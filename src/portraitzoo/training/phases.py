@@ -14,6 +14,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
+from portraitzoo.errors import ZooError
 from portraitzoo.training import draws
 from portraitzoo.training.ema import averaged_copy, update_average
 from portraitzoo.training.gradients import sanitise_gradients, training_only
@@ -231,9 +232,16 @@ class PhasedTraining(LightningModule):
         self.report(name, loss)
 
     def _parts(self, batch: Any) -> Iterator[Any]:
-        size = self.device_batch or len(batch.position)
+        size, group = self.device_batch or len(batch.position), self.discriminator_config.group_size
         for first in range(0, len(batch.position), size):
-            yield type(batch)(*(value[first : first + size] for value in batch))
+            part = type(batch)(*(value[first : first + size] for value in batch))
+            clips = len(part.position)
+            if any(rows > group and rows % group for rows in (clips, 2 * clips)):
+                raise ZooError(
+                    f"minibatch deviations are taken over groups of {group}, which do not divide the {clips} clips (or "
+                    f"their {2 * clips} frames) that a device takes at a time: change batch_size or group_size"
+                )
+            yield part
 
     def _finish_update(self, schedule: dict[str, float], batch: int) -> None:
         beta = ema_beta(int(self.num_samples), batch, self.ema_half_life, self.ema_rampup)

@@ -155,12 +155,16 @@ class StreamDataModule(LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
-        """One sample of every held-out item, the same ones every time; nothing where nothing is held out."""
+        """One sample of every held-out item, the same ones every time; nothing where nothing is held out.
+
+        Batches are powers of two, so that minibatch deviations come out even; a rest that fills none is left out.
+        """
         if self.held_out is None:
             return []
         devices = self.trainer.world_size if self.trainer else 1
         samples = [self.held_out[place, place] for place in range(len(self.held_out))]  # type: ignore[arg-type]
-        return DataLoader(samples, batch_size=self.batch_size // devices)  # type: ignore[arg-type]
+        size = 1 << (min(self.batch_size // devices, len(samples)).bit_length() - 1)
+        return DataLoader(samples, batch_size=size, drop_last=True)  # type: ignore[arg-type]
 
     def test_dataloader(self) -> DataLoader[Any] | list[Any]:
         """The same as for validation."""

@@ -23,7 +23,7 @@ from portraitzoo.media.display import depth_normals, display_corrected
 from portraitzoo.metrics.inception_score import inception_score, video_inception_score
 from portraitzoo.metrics.kid import kernel_inception_distance
 from portraitzoo.metrics.path_length import shrunk, slerp, trimmed_mean
-from portraitzoo.metrics.precision_recall import density_coverage, precision_recall
+from portraitzoo.metrics.precision_recall import manifold_shares
 from portraitzoo.metrics.psnr import masked_mse, psnr_of_mean
 from portraitzoo.metrics.structure import MULTISCALE_LEAST, ms_ssim, ssim
 
@@ -102,7 +102,7 @@ def test_inception_score_of_sure_and_even_classes_is_their_number() -> None:
 def test_precision_recall_agrees_with_torch_fidelity(n, m, seed, k, chunk) -> None:
     real, fake = normal(n, 6, seed=seed), normal(m, 6, seed=seed + 1) * 0.8 + 0.3
     theirs = prc_features_to_metric(fake, real, prc_neighborhood=k, prc_batch_size=1000, verbose=False)
-    precision, recall = precision_recall(real, fake, neighbours=k, chunk=chunk)
+    precision, recall, *_ = manifold_shares(real, fake, neighbours=k, block=chunk * 20)
     assert float(precision) == pytest.approx(theirs["precision"], abs=1 / m + 1e-6)
     assert float(recall) == pytest.approx(theirs["recall"], abs=1 / n + 1e-6)
 
@@ -115,7 +115,7 @@ def test_density_and_coverage_are_their_definitions(n, m, seed, k, chunk) -> Non
     for i, centre in enumerate(real.numpy()):
         radius = sorted(np.linalg.norm(real.numpy() - centre, axis=1))[k]
         within[:, i] = np.linalg.norm(fake.numpy() - centre, axis=1) < radius
-    density, coverage = density_coverage(real, fake, neighbours=k, chunk=chunk)
+    *_, density, coverage = manifold_shares(real, fake, neighbours=k, block=chunk * 10)
     # A generated item may lie as far as the radius within rounding.
     assert float(density) == pytest.approx(within.sum() / (k * m), abs=1.1 / (k * m))
     assert float(coverage) == pytest.approx(within.any(0).mean(), abs=1.1 / n)
@@ -125,28 +125,29 @@ def test_outliers_raise_recall_but_not_density_and_coverage() -> None:
     real, fake = normal(60, 4), normal(60, 4, seed=1) * 0.1 + 5  # far from the real ones
     far = fake.clone()
     far[:5] = normal(5, 4, seed=2) * 40
-    assert precision_recall(real, far)[1] > 0.9 > precision_recall(real, fake)[1]
-    assert [float(value) for value in density_coverage(real, far)] == [0, 0]
+    raised = manifold_shares(real, far)
+    assert raised.recall > 0.9 > manifold_shares(real, fake).recall
+    assert (raised.density, raised.coverage) == (0, 0)
 
 
 def test_half_precision_rounds_features_and_distances() -> None:
     real = torch.zeros(5, 2)
-    real[:, 0] = 1000 + torch.arange(5) * 0.01  # one and the same number in half precision
-    fake = real + torch.tensor([1e-3, 0])
-    assert density_coverage(real, fake, neighbours=1)[1] == 1
-    assert density_coverage(real, fake, neighbours=1, half=True)[1] == 0  # no distance is below a radius of 0
-    assert precision_recall(real, fake, neighbours=1, half=True)[0] == 1
+    real[:, 0] = 1000 + torch.arange(5) * 0.03  # one and the same number in half precision
+    fake = real + torch.tensor([5e-3, 0])
+    assert manifold_shares(real, fake, neighbours=1).coverage == 1
+    rounded = manifold_shares(real, fake, neighbours=1, half=True)
+    assert (rounded.precision, rounded.coverage) == (1, 0)  # no distance is below a radius of 0
 
 
 def test_precision_and_recall_at_the_extremes() -> None:
     features = normal(30, 4)
-    assert [float(v) for v in precision_recall(features, features)] == [1, 1]
-    assert [float(v) for v in precision_recall(features, features + 100)] == [0, 0]
+    assert [float(v) for v in manifold_shares(features, features)[:2]] == [1, 1]
+    assert [float(v) for v in manifold_shares(features, features + 100)] == [0, 0, 0, 0]
     inside = features[:5].repeat(6, 1)  # few modes, all real: precise, with little recall
-    precision, recall = precision_recall(features, inside)
+    precision, recall, *_ = manifold_shares(features, inside)
     assert precision == 1 and recall < 0.5
     with pytest.raises(ZooError, match="more than 3 items"):
-        precision_recall(features[:3], features)
+        manifold_shares(features[:3], features)
 
 
 @settings(max_examples=20, deadline=None)

@@ -14,7 +14,9 @@ from portraitzoo.media.clip import Clip
 from portraitzoo.metrics.inception import Inception
 from portraitzoo.metrics.inception3d import MIN_FRAMES
 from portraitzoo.metrics.measures.base import Networks, Stage
+from portraitzoo.metrics.precision_recall import ManifoldShares, manifold_shares
 from portraitzoo.metrics.protocols import Protocol
+from portraitzoo.metrics.results import Gathered
 
 
 class VideoStage(Stage):
@@ -110,10 +112,23 @@ class ManifoldFeatures(FrameFeatures):
 
     name = "manifold"
 
+    def __init__(self, protocol: Protocol, networks: Networks) -> None:
+        super().__init__(protocol, networks)
+        self._shares: ManifoldShares | None = None
+
     @classmethod
     def network_name(cls, protocol: Protocol) -> str:
         """The protocol's network for manifolds."""
         return protocol.manifold_network
+
+    def shares(self, generated: Gathered, real: Gathered) -> ManifoldShares:
+        """All four shares, computed once for all measures that read them."""
+        if self._shares is None:
+            place = self.device if self.device.type == "cuda" else "cpu"  # Metal has no float64
+            theirs, ours = (torch.from_numpy(side.matrix()).to(place) for side in (real, generated))
+            protocol = self.protocol
+            self._shares = manifold_shares(theirs, ours, neighbours=protocol.neighbours, half=protocol.half)
+        return self._shares
 
 
 class ActionProbabilities(VideoStage):

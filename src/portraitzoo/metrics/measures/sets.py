@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from portraitzoo.metrics.inception_score import inception_score, video_inception_score
 from portraitzoo.metrics.kid import kernel_inception_distance
 from portraitzoo.metrics.measures.base import Measure
 from portraitzoo.metrics.measures.features import ActionProbabilities, ImageFeatures, ManifoldFeatures
-from portraitzoo.metrics.precision_recall import density_coverage, precision_recall
 from portraitzoo.metrics.results import Gathered, Result
 
 
@@ -22,9 +19,7 @@ class SetMeasure(Measure):
 
     unit: ClassVar[str] = "images"
 
-    def _found(
-        self, value: Tensor, std: Tensor | None, rows: Tensor, others: Tensor | None, **described: Any
-    ) -> Result:
+    def _found(self, value: Tensor, std: Tensor | None, generated: int, real: int | None, **described: Any) -> Result:
         result = Result(
             metric=self.name,
             title=self.title,
@@ -32,8 +27,8 @@ class SetMeasure(Measure):
             std=None if std is None else float(std),
             higher_is_better=self.higher_is_better,
             unit=self.unit,
-            generated=len(rows),
-            real=None if others is None else len(others),
+            generated=generated,
+            real=real,
             **described,
         )
         return self._described(result)
@@ -65,7 +60,7 @@ class KID(SetMeasure):
             notes.append(f"subsets of {size} images instead of {protocol.kid_subset_size}")
         extra = {"subsets": protocol.kid_subsets, "subset_size": size, "scale": protocol.kid_scale}
         scale = protocol.kid_scale
-        return self._found(mean * scale, std * scale, ours, theirs, notes=notes, extra=extra)
+        return self._found(mean * scale, std * scale, len(ours), len(theirs), notes=notes, extra=extra)
 
 
 class ImageInceptionScore(SetMeasure):
@@ -81,7 +76,7 @@ class ImageInceptionScore(SetMeasure):
         assert isinstance(self.stage, ImageFeatures)
         rows = self.stage.probabilities(generated.matrix(), self.title)
         found = inception_score(rows, num_splits=self.protocol.splits)
-        return self._found(*found, rows, None, extra={"splits": self.protocol.splits})
+        return self._found(*found, len(rows), None, extra={"splits": self.protocol.splits})
 
 
 class VideoInceptionScore(SetMeasure):
@@ -97,28 +92,25 @@ class VideoInceptionScore(SetMeasure):
         """Mean and standard deviation over splits of the shuffled clips."""
         rows = torch.from_numpy(generated.matrix())
         found = video_inception_score(rows, num_splits=self.protocol.splits)
-        return self._found(*found, rows, None, extra={"splits": self.protocol.splits})
+        return self._found(*found, len(rows), None, extra={"splits": self.protocol.splits})
 
 
 class ManifoldMeasure(SetMeasure):
-    """A share of one set within the manifold of the other, made of balls to the k-th neighbour."""
+    """One of the shares of two sets in each other's manifold.
+
+    See :func:`~portraitzoo.metrics.precision_recall.manifold_shares`.
+    """
 
     stage_type = ManifoldFeatures
     two_sided = True
     higher_is_better = True
 
-    @abstractmethod
-    def share(
-        self, real: Float[Tensor, "items features"], generated: Float[Tensor, "others features"]
-    ) -> Float[Tensor, ""]:
-        """The value."""
-
     def result(self, generated: Gathered, real: Gathered | None) -> Result:
-        """The share; notes say where distances were rounded to half precision."""
-        assert real is not None
-        ours, theirs = torch.from_numpy(generated.matrix()), torch.from_numpy(real.matrix())
-        value = self.share(theirs, ours)
+        """The share called as the measure is."""
+        assert real is not None and isinstance(self.stage, ManifoldFeatures)
+        value = getattr(self.stage.shares(generated, real), self.name)
         extra = {"neighbours": self.protocol.neighbours, "half": self.protocol.half}
+        ours, theirs = (sum(map(len, side.rows.values())) for side in (generated, real))
         return self._found(value, None, ours, theirs, extra=extra)
 
 
@@ -128,24 +120,12 @@ class Precision(ManifoldMeasure):
     name = "precision"
     title = "Precision"
 
-    def share(
-        self, real: Float[Tensor, "items features"], generated: Float[Tensor, "others features"]
-    ) -> Float[Tensor, ""]:
-        """Kynkäänniemi et al. 2019, eq. 2."""
-        return precision_recall(real, generated, neighbours=self.protocol.neighbours, half=self.protocol.half)[0]
-
 
 class Recall(ManifoldMeasure):
     """Share of real images inside the generated manifold."""
 
     name = "recall"
     title = "Recall"
-
-    def share(
-        self, real: Float[Tensor, "items features"], generated: Float[Tensor, "others features"]
-    ) -> Float[Tensor, ""]:
-        """Kynkäänniemi et al. 2019, eq. 2."""
-        return precision_recall(real, generated, neighbours=self.protocol.neighbours, half=self.protocol.half)[1]
 
 
 class Density(ManifoldMeasure):
@@ -154,21 +134,9 @@ class Density(ManifoldMeasure):
     name = "density"
     title = "Density"
 
-    def share(
-        self, real: Float[Tensor, "items features"], generated: Float[Tensor, "others features"]
-    ) -> Float[Tensor, ""]:
-        """Naeem et al. 2020, eq. 5."""
-        return density_coverage(real, generated, neighbours=self.protocol.neighbours, half=self.protocol.half)[0]
-
 
 class Coverage(ManifoldMeasure):
     """Share of real images whose ball holds a generated one."""
 
     name = "coverage"
     title = "Coverage"
-
-    def share(
-        self, real: Float[Tensor, "items features"], generated: Float[Tensor, "others features"]
-    ) -> Float[Tensor, ""]:
-        """Naeem et al. 2020, eq. 6."""
-        return density_coverage(real, generated, neighbours=self.protocol.neighbours, half=self.protocol.half)[1]

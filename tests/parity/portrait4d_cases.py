@@ -5,6 +5,7 @@ from functools import lru_cache
 
 import reference
 import torch
+from portrait4d_functions import waves
 from torch import Tensor, nn
 
 from portraitzoo.faces.flame_parameters import FlameParameters
@@ -42,14 +43,6 @@ def load(network: nn.Module, tensors: dict[str, Tensor], prefix: str) -> nn.Modu
     part = {name.removeprefix(prefix + "."): value for name, value in tensors.items() if name.startswith(prefix + ".")}
     network.load_state_dict(part)
     return network.eval()
-
-
-def waves(arrays: reference.Arrays, name: str, size: int) -> Tensor:
-    """Images that the reference describes as sums of sines: amplitude, frequencies and phase of each."""
-    amplitude, fx, fy, phase = arrays[name].double().unbind(-1)
-    u = torch.linspace(0, 1, size, dtype=torch.float64)
-    angle = 2 * torch.pi * (fx[..., None, None] * u + fy[..., None, None] * u[:, None]) + phase[..., None, None]
-    return (amplitude[..., None, None] * angle.sin()).sum(-3).float()
 
 
 def source_image(arrays: reference.Arrays, size: int) -> Tensor:

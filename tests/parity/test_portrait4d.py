@@ -217,7 +217,7 @@ def check_discriminator(case: reference.Case) -> None:
     discriminator = cases.load(Discriminator(sizes), tensors, "discriminator")
     full, raw = portrait4d_functions.image_sizes(golden.meaning("in.waves"))
     image, image_raw, uv, mask = (
-        cases.waves(golden, "in.waves", size)[index] for index, size in enumerate((full, raw, full, raw))
+        portrait4d_functions.waves(golden, "in.waves", size)[index] for index, size in enumerate((full, raw, full, raw))
     )
     golden.check("out.logits", discriminator(image, image_raw, golden["in.camera"], uv, mask[:, :1]))
     golden.assert_all_read()

@@ -66,7 +66,7 @@ class Camera:
         yaw: Float[Tensor, "*batch"] | float,
         pitch: Float[Tensor, "*batch"] | float,
         radius: Float[Tensor, "*batch"] | float = 2.7,
-        target: tuple[float, float, float] = (0.0, 0.0, 0.2),
+        target: tuple[float, float, float] | Float[Tensor, "*batch 3"] = (0.0, 0.0, 0.2),
         focal: float = 4.2647,
     ) -> Camera:
         """Camera on a sphere around the ORIGIN that looks at ``target`` (EG3D's look-at sampler).
@@ -75,7 +75,7 @@ class Camera:
             yaw: horizontal angle in radians; 0 is in front of the face, positive moves the camera to +x.
             pitch: vertical angle in radians; 0 is level, positive moves the camera down.
             radius: distance from the origin in world units.
-            target: point in the middle of the image.
+            target: point in the middle of the image, of all cameras or of each.
             focal: focal length in units of the image size; the principal point is the centre.
         """
         yaws, pitches, radii = torch.broadcast_tensors(
@@ -88,7 +88,7 @@ class Camera:
             [phi.sin() * torch.cos(math.pi - theta), phi.cos(), phi.sin() * torch.sin(math.pi - theta)], dim=-1
         )
         position = radii[..., None] * direction
-        forward = _normalised(torch.tensor(target) - position)
+        forward = _normalised(torch.as_tensor(target) - position)
         up = torch.tensor([0.0, 1.0, 0.0]).expand_as(forward)
         right = -_normalised(torch.linalg.cross(up, forward))
         # With x right and z forward this completes a right-handed OpenCV frame: its y axis points down in the image.

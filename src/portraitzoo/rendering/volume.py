@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from portraitzoo.rendering.cameras import Camera
 from portraitzoo.rendering.rays import Rays
 
 DENSITY_SHIFT = -1.0
@@ -68,6 +69,22 @@ class DepthRange:
     samples: int
     importance_samples: int
     spacing: Literal["depth", "disparity"] = "depth"
+
+    @classmethod
+    def around_origin(
+        cls, camera: Camera, side: float | Float[Tensor, "batch 1 1"], samples: int, importance_samples: int
+    ) -> DepthRange:
+        """The distance of the origin's plane from each camera, less and plus half of ``side``.
+
+        Args:
+            camera: cameras of batch shape [batch].
+            side: of the cube around the origin.
+            samples: coarse samples per ray.
+            importance_samples: further samples.
+        """
+        position, forward = camera.cam2world[:, :3, 3], camera.cam2world[:, :3, 2]
+        distance = (position * forward).sum(dim=-1).abs()[:, None, None]
+        return cls(distance - side / 2, distance + side / 2, samples, importance_samples)
 
 
 @dataclass(frozen=True)

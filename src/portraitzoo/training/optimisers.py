@@ -6,8 +6,10 @@ import torch
 from torch import nn
 
 
-def lazy_adam(parameters: Iterable[nn.Parameter], lr: float, interval: int, beta2: float = 0.99) -> torch.optim.Adam:
-    """Adam without momentum, corrected for lazy regularisation (StyleGAN2, appendix B).
+def lazy_adam(
+    parameters: Iterable[nn.Parameter], lr: float, interval: int, beta2: float = 0.99, *, beta1: float = 0.0
+) -> torch.optim.Adam:
+    """Adam, by default without momentum, corrected for lazy regularisation (StyleGAN2, appendix B).
 
     Every ``interval`` updates the regulariser takes a step of its own; learning rate and decay are scaled so that the
     ``interval + 1`` steps together move as far as ``interval`` ordinary ones.
@@ -16,7 +18,8 @@ def lazy_adam(parameters: Iterable[nn.Parameter], lr: float, interval: int, beta
         parameters: to optimise.
         lr: learning rate before the correction.
         interval: updates per regularisation.
+        beta1: decay of the momentum before the correction.
         beta2: decay of the squared gradient before the correction.
     """
     share = interval / (interval + 1)
-    return torch.optim.Adam(parameters, lr=lr * share, betas=(0.0, beta2**share), eps=1e-8, fused=True)
+    return torch.optim.Adam(parameters, lr=lr * share, betas=(beta1**share, beta2**share), eps=1e-8, fused=True)

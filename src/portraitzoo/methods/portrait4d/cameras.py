@@ -6,10 +6,16 @@ the image size.
 
 from __future__ import annotations
 
+import math
+
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from portraitzoo.rendering.cameras import Camera
+
+FOCAL = 0.5 / math.tan(math.radians(6))
+"""Focal length of all its data in units of the image size: a field of view of 12 degrees."""
 
 
 def camera_of_label(label: Float[Tensor, "*batch 25"]) -> Camera:
@@ -24,3 +30,28 @@ def camera_of_label(label: Float[Tensor, "*batch 25"]) -> Camera:
 def label_of_camera(camera: Camera) -> Float[Tensor, "*batch 25"]:
     """What the files hold of a camera."""
     return camera.reversed_axes().label()
+
+
+def around_head(
+    yaw: Float[Tensor, "*batch"],
+    pitch: Float[Tensor, "*batch"],
+    roll: Float[Tensor, "*batch"],
+    pivot: Float[Tensor, "*batch 3"],
+    radius: Float[Tensor, "*batch"],
+) -> Camera:
+    """Cameras on a sphere around the neck joint that look at a point of the head (training views).
+
+    Args:
+        yaw: radians; positive turns the camera to the head's right, -x.
+        pitch: radians; positive raises the camera.
+        roll: radians; positive turns the camera clockwise as it looks.
+        pivot: what it looks at, world units.
+        radius: distance from the origin.
+    """
+    camera = Camera.look_at(-yaw, -pitch, radius, target=pivot, focal=FOCAL)
+    turn = torch.zeros_like(camera.intrinsics)
+    turn[..., 0, 0] = turn[..., 1, 1] = roll.cos()
+    turn[..., 0, 1], turn[..., 1, 0], turn[..., 2, 2] = -roll.sin(), roll.sin(), 1
+    cam2world = camera.cam2world.clone()
+    cam2world[..., :3, :3] = cam2world[..., :3, :3] @ turn
+    return Camera(cam2world, camera.intrinsics)

@@ -265,13 +265,6 @@ class Reconstructor(nn.Module):
         """Raw density (before softplus) and colour features, about [0, 1], at world points; see :meth:`features`."""
         return self.decoder(self.features(points, planes, field, box_scale))
 
-    def depth_range(self, camera: Camera, box_scale: float | Float[Tensor, "batch 1 1"] = 1.0) -> DepthRange:
-        """Where the rays of cameras are sampled: around the distance of the origin's plane from the camera."""
-        rotation, position = camera.cam2world[:, :3, :3], camera.cam2world[:, :3, 3:]
-        distance = (rotation.mT @ position)[:, 2:].abs()
-        half = self.config.box_warp / 2 * box_scale
-        return DepthRange(distance - half, distance + half, self.config.depth_samples, self.config.importance_samples)
-
     def render(
         self,
         planes: Float[Tensor, "batch 3 channels size size"],
@@ -327,7 +320,9 @@ class Reconstructor(nn.Module):
         rendered = render_rays(
             lambda points: self.field(points, planes, field, box_scale),
             cast_rays(camera, resolution),
-            self.depth_range(camera, box_scale),
+            DepthRange.around_origin(
+                camera, self.config.box_warp * box_scale, self.config.depth_samples, self.config.importance_samples
+            ),
             sampling,
             chunk=chunk,
         )

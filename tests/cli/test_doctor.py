@@ -53,3 +53,11 @@ def test_a_hub_that_never_answers_is_not_waited_for(monkeypatch: pytest.MonkeyPa
         (finding,) = (finding for finding in examine() if finding.subject == "hub")
     assert finding.state == "missing"
     assert time.monotonic() - started < 60
+
+
+def test_absent_flame_files_come_with_where_to_get_them(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("PORTRAITZOO_FLAME", str(tmp_path))
+    (finding,) = (finding for finding in examine() if finding.subject == "flame")
+    assert finding.state == "missing" and str(tmp_path) in finding.remedy
+    assert "generic_model.pkl" in finding.remedy and "https://flame.is.tue.mpg.de" in finding.remedy

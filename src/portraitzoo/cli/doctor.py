@@ -79,6 +79,7 @@ def examine() -> Iterator[Finding]:
     yield _hub()
     yield from _feature_networks()
     yield _anny()
+    yield _flame()
 
 
 def _python() -> Finding:
@@ -212,3 +213,13 @@ def _anny() -> Finding:
         return Finding("synthetic heads", "works", f"anny {importlib.metadata.version('anny')}, body model in {folder}")
     detail = f"anny {importlib.metadata.version('anny')}; the first use builds its body model in {folder}"
     return Finding("synthetic heads", "works", detail)
+
+
+def _flame() -> Finding:
+    from portraitzoo.hub.flame_files import flame_folder, missing_flame_files
+
+    missing = missing_flame_files()
+    if missing:
+        detail = "without FLAME's own files; converted checkpoints bring it along, free heads do without it"
+        return Finding("flame", "missing", detail, missing)
+    return Finding("flame", "works", f"files in {flame_folder()}")

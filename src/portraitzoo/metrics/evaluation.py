@@ -76,8 +76,12 @@ def evaluate(
             not show them (cross-reenactment): ``id-similarity`` then compares with these.
         reconstruction: reads keypoints, pose and expression off faces, for ``akd``, ``apd`` and ``aed``: an object, or
             the dotted path of its class. Not needed where ``NAME.face.npz`` lies beside each video.
-        metrics: any of ``fvd``, ``fid``, ``identity``, ``chamfer``, ``warping``; one string may list them with commas.
-        num_clips: clips on each side, instead of the protocol's number (and at most so many heads). A
+        metrics: any of :data:`~portraitzoo.metrics.measures.MEASURES`; one string may list them with commas. Of two
+            sets: ``fvd``, ``fid``, ``kid``, ``precision``, ``recall``, ``density``, ``coverage``. Of pairs: ``psnr``,
+            ``psnr-full``, ``psnr-valid``, ``ssim``, ``ms-ssim``, ``l1``, ``lpips-alex``, ``lpips-vgg``,
+            ``id-similarity``, ``akd``, ``apd``, ``aed``. Of the generated side alone: ``is``, ``video-is``,
+            ``identity``, ``identity-time``, ``chamfer``, ``warping``; of a model ``ppl`` and ``ppl-z``.
+        num_clips: clips on each side, instead of the protocol's number (and at most so many heads and paths). A
             side with fewer is then taken as it is, with a warning.
         protocol: a published protocol's name, or one of your own.
         overrides: protocol fields to change; the report then says "modified".
@@ -188,7 +192,7 @@ def chosen_protocol(
     base = get_protocol(protocol).override(overrides or {})
     changes: dict[str, Any] = {}
     if num_clips is not None:
-        changes |= {"clips": num_clips, "subjects": min(num_clips, base.subjects)}
+        changes |= {"clips": num_clips, "subjects": min(num_clips, base.subjects), "paths": min(num_clips, base.paths)}
         changes |= {"images": num_clips} if base.fid_frames == "single" else {}
         changes |= {name: num_clips for name in ("real_clips", "real_images") if getattr(base, name) is not None}
     if seed is not None:

@@ -202,7 +202,7 @@ class Protocol:
 _COUNTS = frozenset(
     (
         *("clips", "real_clips", "images", "real_images", "subjects", "clip_length", "frame_stride", "size"),
-        *("kid_subsets", "kid_subset_size", "splits", "neighbours", "warping_size"),
+        *("kid_subsets", "kid_subset_size", "splits", "neighbours", "warping_size", "paths"),
     )
 )
 

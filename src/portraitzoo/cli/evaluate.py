@@ -15,7 +15,8 @@ from portraitzoo.cli.protocols import list_protocols
 from portraitzoo.metrics import evaluation
 from portraitzoo.metrics.processes import launched
 from portraitzoo.metrics.protocols import DESCRIBING, Protocol
-from portraitzoo.metrics.report import counts, number
+from portraitzoo.metrics.report import counts, number, spread
+from portraitzoo.metrics.runs import evaluate_runs
 
 SUBCOMMANDS = {"diff": "evaluate_diff:diff", "stats": "evaluate_stats:stats"}
 """First word -> module and function; a folder of that name is written ``./diff``."""
@@ -43,6 +44,7 @@ def evaluate(arguments: list[str]) -> None:
     options.add_argument("--cameras", type=Path, metavar="PATH", help="camera files that a model's clips follow")
     options.add_argument("--sampling", type=json_object, metavar="JSON", help="further options of the model's sample")
     options.add_argument("--overrides", type=json_object, metavar="JSON", help="fields of the protocol to change")
+    options.add_argument("--num-runs", type=int, default=1, metavar="N", help="repeat with other seeds: mean and std")
     options.add_argument("--json", action="store_true", help="print the report as JSON")
     options.add_argument("--list-protocols", action="store_true", help="show the protocols that have a name")
     own = ("generated", "real", "out", "cameras", "sampling", "overrides")
@@ -61,7 +63,7 @@ def evaluate(arguments: list[str]) -> None:
     with launched(chosen.devices, chosen.nodes, keywords.get("device")) as device, stages() as advance:
         if device is not None:
             keywords["device"] = device
-        report = evaluation.evaluate(**keywords, progress=advance)
+        report = evaluate_runs(**keywords, num_runs=chosen.num_runs, progress=advance)
         leads = not dist.is_initialized() or dist.get_rank() == 0
     if not leads:
         return
@@ -69,7 +71,8 @@ def evaluate(arguments: list[str]) -> None:
         print(json.dumps(report.to_dict(), indent=1))
         return
     for result in report.results:
-        print(f"{result.title:<20}{number(result):>12}   {'; '.join((counts(result), *report.notes(result)))}")
+        told = "; ".join(filter(None, (counts(result), spread(result), *report.notes(result))))
+        print(f"{result.title:<20}{number(result):>12}   {told}")
     for warning in report.warnings:
         print(f"note: {warning}")
     if chosen.out:

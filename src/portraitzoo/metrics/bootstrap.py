@@ -39,7 +39,7 @@ class Interval:
         high: upper end.
         std_error: standard deviation over the resamples.
         level: share of repeated experiments whose interval would hold the expected value.
-        resamples: how many were drawn.
+        resamples: how many were drawn; 0 where the interval comes from a formula.
         seed: of the draw.
         method: in words.
     """
@@ -51,6 +51,10 @@ class Interval:
     resamples: int = RESAMPLES
     seed: int = SEED
     method: str = OF_MEANS
+
+    def __str__(self) -> str:
+        drawn = f", {self.resamples} resamples, seed {self.seed}" if self.resamples else ""
+        return self.method + drawn
 
 
 def of_mean(value: float, items: Sequence[float] | NDArray[np.float64]) -> Interval | None:

@@ -186,10 +186,10 @@ def _intervals(results: Sequence[Result]) -> str:
     found = [result.interval for result in results if result.interval is not None]
     if not found:
         return ""
-    methods = "; ".join(dict.fromkeys(interval.method for interval in found))
+    methods = "; ".join(dict.fromkeys(map(str, found)))
     text = (
         f"Intervals hold the expected value at this number of samples in {found[0].level:.0%} of repeated experiments: "
-        f"{methods}, {found[0].resamples} resamples, seed {found[0].seed}. They tell how far the choice of samples "
+        f"{methods}. They tell how far the choice of samples "
         "moves a number. The bias of a distance that is made from few samples is not in them, the curve shows it; and "
         "items are taken as independent, which windows of one video are not."
     )

@@ -54,7 +54,9 @@ class C3D(nn.Module):
         """Network input: BGR, about [-128, 155]."""
         check_pixels(videos, "batch time height width 3", "C3D")
         if videos.shape[1] != NUM_FRAMES:
-            raise ZooError(f"C3D takes clips of {NUM_FRAMES} frames, not {videos.shape[1]}: set clip_length to {NUM_FRAMES}")
+            raise ZooError(
+                f"C3D takes clips of {NUM_FRAMES} frames, not {videos.shape[1]}: set clip_length to {NUM_FRAMES}"
+            )
         frames = channels_first(videos).flip(1)
         # Corner pixels keep their places in this resizing (Chainer's), unlike in every other one of the zoo.
         frames = F.interpolate(frames, (INPUT_SIZE, INPUT_SIZE), mode="bilinear", align_corners=True)

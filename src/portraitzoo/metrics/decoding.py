@@ -13,6 +13,7 @@ from itertools import islice
 import cv2
 import loky
 import torch
+from loky.backend import get_context
 
 from portraitzoo.errors import MediaError, ZooError
 from portraitzoo.metrics.preparation import Preparation, Prepared
@@ -87,7 +88,7 @@ def _alone(preparation: Preparation, item: Item) -> Loaded:
 def _pool(preparation: Preparation, workers: int) -> loky.ProcessPoolExecutor:
     """Fresh processes (no forks: those inherit locks of threads and a GPU), which never run the user's script."""
     return loky.ProcessPoolExecutor(
-        workers, context="loky", initializer=_begin, initargs=(preparation,), env={"OMP_NUM_THREADS": "1"}
+        workers, context=get_context("loky"), initializer=_begin, initargs=(preparation,), env={"OMP_NUM_THREADS": "1"}
     )
 
 

@@ -14,6 +14,7 @@ import uuid
 import zipfile
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,8 @@ from jaxtyping import Float32
 from portraitzoo.files import replacing
 
 _OPEN_SHARDS = 16  # several processes write shards side by side: reading in order goes round them
-_FORMAT = 1  # part of every key: raise it when the meaning of a shard changes
+_LEFTOVER_SECONDS = 24 * 3600
+_FORMAT = 2  # part of every key: raise it when the meaning of a shard changes
 
 
 def default_cache() -> Path:
@@ -52,7 +54,8 @@ class FeatureCache:
     Args:
         root: folder of all caches; None keeps the rows in memory only.
         key: everything that the features depend on (source fingerprint, protocol fields, network checksum).
-        seconds: how often rows in memory are written out as a shard: what an interruption can lose.
+        seconds: how often rows in memory are written out as a shard, what an interruption can lose; more often at
+            first, so that short runs lose little too.
 
     Attributes:
         folder: where the shards lie, or None.
@@ -63,11 +66,13 @@ class FeatureCache:
         self.folder = None if root is None else root / digest(key)
         self.rebuilt = 0
         self._seconds = seconds
+        self._patience = min(1.0, seconds)
         self._written = time.monotonic()
         self._pending: dict[int, Entry] = {}
         self._shard_of: dict[int, Path] = {}
         self._open: dict[Path, dict[int, Entry]] = {}
         if self.folder is not None and self.folder.is_dir():
+            self._sweep()
             for shard in sorted(self.folder.glob("shard-*.npz")):
                 for item in self._read(shard):
                     self._shard_of[item] = shard
@@ -81,7 +86,8 @@ class FeatureCache:
     def add(self, item: int, entry: Entry) -> None:
         """Keep the features of one item; written to disk with others, every ``seconds``."""
         self._pending[item] = entry
-        if time.monotonic() - self._written > self._seconds:
+        if time.monotonic() - self._written > self._patience:
+            self._patience = min(2 * self._patience, self._seconds)
             self.flush()
 
     def __getitem__(self, item: int) -> Entry:
@@ -118,6 +124,14 @@ class FeatureCache:
         for item in items:
             self._shard_of[item] = shard
         self._pending.clear()
+
+    def _sweep(self) -> None:
+        """Remove what killed runs left half-written; a day old it is nobody's any more."""
+        assert self.folder is not None
+        for leftover in self.folder.glob(".shard-*"):
+            with suppress(OSError):
+                if time.time() - leftover.stat().st_mtime > _LEFTOVER_SECONDS:
+                    leftover.unlink()
 
     def _read(self, shard: Path) -> dict[int, Entry]:
         try:

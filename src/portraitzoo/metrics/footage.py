@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -174,7 +175,7 @@ class ZipFootage:
             if archive.getinfo(str(member)).file_size > MEMBER_LIMIT:
                 raise MediaError(f"{member} in {self.path} would unpack to more than {MEMBER_LIMIT >> 30} GiB")
             return archive.read(str(member))
-        except (OSError, KeyError, zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
+        except (OSError, KeyError, zipfile.BadZipFile, zlib.error, RuntimeError, EOFError) as error:
             raise MediaError(f"{member} in {self.path} cannot be unpacked ({error}): pack it again") from error
 
 

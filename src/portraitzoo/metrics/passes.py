@@ -133,8 +133,11 @@ class Pass:
         taken = sampling(self.settings.protocol, self.unit) | {"source": self.source.fingerprint(), "unit": self.unit}
         if cut:
             taken["images"] = self.limit  # the last item gives only some of its images
-        if not self.preparation.recoded and self.source.kind != "model":
-            taken.pop("compression", None)
+        if self.source.kind not in ("model", "paths"):
+            # What decides how a model draws is nothing to files, whose features then serve more evaluations.
+            recoded = self.preparation.recoded and self.settings.protocol.compression != "none"
+            free = {"first_seed", "eight_bit"} if recoded else {"first_seed", "eight_bit", "compression"}
+            taken = {name: value for name, value in taken.items() if name not in free}
         root = self.settings.cache
         self.caches = {stage: FeatureCache(root, taken | stage.key) for stage in self.stages}
         self.pictures = None if root is None else root / digest(taken | {"of": "previews"})

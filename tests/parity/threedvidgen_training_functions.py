@@ -1,5 +1,6 @@
 """Comparisons of training with the reference: losses, schedules, data, augmentation; a function for every group."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -10,6 +11,7 @@ from portraitzoo.layers.discriminator import stack_pair
 from portraitzoo.methods.threedvidgen.data import crop_and_resize
 from portraitzoo.methods.threedvidgen.objective import fade
 from portraitzoo.metrics.frechet import FeatureStatistics, frechet_distance
+from portraitzoo.training.ada import AdaDraws, augment, filter_bank, geometry_filter
 from portraitzoo.training.adversarial import discriminator_loss, generator_loss
 from portraitzoo.training.diffaugment import change_colors, cut_out, translate
 from portraitzoo.training.frame_pairs import frame_pair
@@ -120,6 +122,64 @@ def check_frechet(arrays: Arrays) -> None:
     arrays.check("frechet.out.distance", frechet_distance(found["fake"], found["real"]), TOLERANCE)
 
 
+def check_ada_buffers(arrays: Arrays) -> None:
+    like = torch.zeros(())
+    arrays.check("ada_buffers.out.Hz_geom", geometry_filter(like), TOLERANCE)
+    arrays.check("ada_buffers.out.Hz_fbank", filter_bank(like), TOLERANCE)
+
+
+def check_ada(arrays: Arrays) -> None:
+    """A group of transformations, of which every draw is the same percentile of its distribution."""
+    for name in arrays.keys("ada_"):
+        if not name.endswith(".in.images"):
+            continue
+        case = name.removesuffix(".in.images")
+        images, percentile = arrays[name], float(arrays[f"{case}.in.percentile"])
+        augmented = augment(images, ada_draws(case.split("_")[1], percentile, images))
+        arrays.check(f"{case}.out.images", augmented, TOLERANCE)
+
+
+def ada_draws(group: str, percentile: float, images: Tensor) -> AdaDraws:
+    """As the reference takes percentiles: normal ones lack the square root of 2 of the error function."""
+    batch, side = len(images), images.shape[-1]
+    uniform = 2 * percentile - 1
+    normal = float(torch.erfinv(torch.tensor(uniform)))
+
+    def row(*values: float) -> Tensor:
+        rows = torch.tensor(values).expand(batch, -1)
+        return rows[:, 0] if len(values) == 1 else rows
+
+    blit = {
+        "mirrored": row(math.floor(2 * percentile)),
+        "quarters": row(math.floor(4 * percentile)),
+        "shift": row(*[round(uniform * 0.125 * side)] * 2),
+    }
+    geom = {
+        "zoom": row(normal * 0.2),
+        "turn": row(uniform * math.pi),
+        "stretch": row(normal * 0.2),
+        "turn_after": row(0.0),
+        "drift": row(*[normal * 0.125 * side] * 2),
+    }
+    color = {
+        "brightness": row(normal * 0.2),
+        "contrast": row(normal * 0.5),
+        "inverted": row(math.floor(2 * percentile)),
+        "hue": row(uniform * math.pi),
+        "saturation": row(normal),
+    }
+    groups = {
+        "blit": blit,
+        "geom": geom,
+        "color": color,
+        "filter": {"bands": row(*[normal] * 4)},
+        "cutout": {"hole": row(percentile, percentile, 0.5)},
+        "bg": blit | geom,
+        "bgc": blit | geom | color,
+    }
+    return AdaDraws(**{name: value.float() for name, value in groups[group].items()})
+
+
 FUNCTIONS: dict[str, Callable[[Arrays], None]] = {
     "convert": check_convert,
     "alpha_schedule": check_alpha_schedule,
@@ -134,4 +194,6 @@ FUNCTIONS: dict[str, Callable[[Arrays], None]] = {
     "adversarial": check_adversarial,
     "path_length": check_path_length,
     "frechet": check_frechet,
+    "ada_buffers": check_ada_buffers,
+    **{f"ada_{group}_0": check_ada for group in ("blit", "geom", "color", "filter", "cutout", "bg", "bgc")},
 }

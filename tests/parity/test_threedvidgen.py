@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import reference
 import threedvidgen_functions
+import threedvidgen_training_functions
 import torch
 from threedvidgen_cases import discriminators_of, generator_of, is_discriminator
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize
 
 from portraitzoo.layers.activations import LEAKY_GAIN
-from portraitzoo.methods.threedvidgen.cameras import LEVEL, camera_on_sphere, from_sphere_axes
+from portraitzoo.methods.threedvidgen.cameras import from_sphere_axes, still_camera
 from portraitzoo.methods.threedvidgen.field import StyledField, field_axes
 from portraitzoo.methods.threedvidgen.network import Generator, ThreeDVidGenOutput
 from portraitzoo.methods.threedvidgen.renderer import Draws
@@ -204,8 +205,7 @@ def optional(scene: Scene, name: str) -> Tensor | None:
     """What the reference calls ``out.<name>`` where that is not the plain image; None if it is unknown."""
     config = scene.generator.config
     if name == "option_freeze_bg":
-        still = camera_on_sphere(0.0, LEVEL + 0.2, sum(config.radius_range) / 2, config.fov)
-        return scene.render(background_camera=still.expand(len(scene.ws))).image
+        return scene.render(background_camera=still_camera(config).expand(len(scene.ws))).image
     if match := re.fullmatch(r"option_steps_(\d+)", name):
         return scene.render(samples=int(match[1])).image
     if name == "not_render_background":
@@ -343,10 +343,7 @@ def _noise(seed: int, shape: torch.Size) -> np.ndarray:
     "group", reference.parameters(reference.function_groups("threedvidgen"), "threedvidgen functions")
 )
 def test_function(group: str) -> None:
-    check = threedvidgen_functions.check_for(group)
-    if check is None:
-        training = pytest.importorskip("threedvidgen_training_functions")
-        check = training.FUNCTIONS.get(group)
+    check = threedvidgen_functions.check_for(group) or threedvidgen_training_functions.FUNCTIONS.get(group)
     assert check, f"no test knows the function group {group!r}"
     arrays = reference.Arrays(reference.reference_folder("threedvidgen") / "functions.npz", "functions")
     check(arrays)

@@ -27,7 +27,7 @@ class Rays:
         """Points at the given distances along each ray."""
         return self.origins[:, :, None] + distances[..., None] * self.directions[:, :, None]
 
-    def __getitem__(self, index: tuple[slice, slice]) -> Rays:
+    def __getitem__(self, index: tuple[slice, ...]) -> Rays:
         """Part of the batch and of the rays."""
         return Rays(self.origins[index], self.directions[index])
 

@@ -101,6 +101,11 @@ def random_camera(config: ThreeDVidGenConfig, generator: torch.Generator) -> Cam
     return gaussian_camera(config, yaw, polar, torch.rand(1, generator=generator))
 
 
+def still_camera(config: ThreeDVidGenConfig) -> Camera:
+    """The camera, a little below the face, from which a frozen background is seen."""
+    return camera_on_sphere(0.0, LEVEL + 0.2, sum(config.radius_range) / 2, config.fov)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Rendering programs: (config, views, reach) -> Camera of batch shape [views], in the order of the written video.
 # Upstream renders the cameras of a program in one order and writes the frames in the reverse one.

@@ -36,13 +36,16 @@ from torch import Tensor, nn
 
 from portraitzoo.layers.mapping import MappingNetwork
 from portraitzoo.methods.threedvidgen.background import BackgroundField
-from portraitzoo.methods.threedvidgen.field import ForegroundField
-from portraitzoo.methods.threedvidgen.renderer import Draws, Samples, Span, render
+from portraitzoo.methods.threedvidgen.field import ForegroundField, StyledField
+from portraitzoo.methods.threedvidgen.renderer import Draws, Rendered, Samples, Span, render, render_backdrop
 from portraitzoo.methods.threedvidgen.upsampler import Enlargement, UpsamplerBlock
+from portraitzoo.methods.threedvidgen.upsampler_strips import StyledUpsampler
 from portraitzoo.rendering.cameras import Camera
 from portraitzoo.rendering.rays import Rays, pixel_centres
 
 AVERAGE_DECAY = 0.995
+RAY_CHUNK = 128
+"""Rays rendered at a time on a CPU: few enough that a layer's features stay in the cache."""
 FRESH_ALPHA = -1.0
 FRESH_SAMPLES = 20
 """Samples of a ray while ``alpha`` is still :data:`FRESH_ALPHA`."""
@@ -134,6 +137,19 @@ class ThreeDVidGenConfig:
     def channels(self, resolution: int) -> int:
         """Channels of upsampled features of a resolution."""
         return min(self.channel_base // resolution, self.channel_max)
+
+
+@dataclass(frozen=True)
+class Style:
+    """What the style vectors of one video decide, computed once for any number of frames and cameras.
+
+    Attributes:
+        field: the foreground with its weights modulated.
+        upsampler: the upsampler with its weights modulated.
+    """
+
+    field: StyledField
+    upsampler: StyledUpsampler
 
 
 @dataclass(frozen=True)
@@ -251,6 +267,7 @@ class Generator(nn.Module):
         samples: int | None = None,
         with_background: bool = True,
         background_camera: Camera | None = None,
+        style: Style | None = None,
     ) -> ThreeDVidGenOutput:
         """Frames of some style vectors.
 
@@ -264,47 +281,110 @@ class Generator(nn.Module):
             samples: coarse samples of a ray; None for as many as the network was trained with.
             with_background: False shows the foreground alone, its last sample opaque.
             background_camera: the background is seen by this one instead, as if it stood still; shaped as ``camera``.
+            style: from :meth:`style` for the same single ``ws``, to be spared from preparing it again on a CPU.
         """
         frames, side = tuple(times.shape), self.config.render_resolution
+        span = self.span if samples is None else self._span(samples)
         places = pixel_centres(side).to(times)
-        regularised: Tensor | None = None
+        regularised, separate = None, 0
         if draws is not None:
-            regularised = self._regularised_pixels(draws.offsets)
+            regularised, separate = self._regularised_pixels(draws.offsets), self.config.regularised_pixels**2
             chosen = pixel_centres(self.config.image_resolution).to(times)[regularised]
             places = torch.cat([places.expand(len(ws), -1, -1), chosen], dim=1)
             places = places.repeat_interleave(frames[1], dim=0)
         rays = _cast(camera, places, frames)
-        rendered = render(
-            self.field.styled(ws),
-            self.background if with_background else None,
-            rays,
-            self.span if samples is None else self._span(samples),
-            self.field.motion(z_motion, times),
-            z_background,
-            draws,
-            separate=0 if draws is None else self.config.regularised_pixels**2,
-            background_rays=None if background_camera is None else _cast(background_camera, places, frames),
-        )
-        visible = slice(None), slice(None), slice(side**2)
-        raw, features = (part[visible].unflatten(2, (side, side)) for part in (rendered.color, rendered.features))
-        x, image = features, raw
-        for block, rows in self._blocks(ws):
-            x, image = block(x, image, rows)
+        still = rays if background_camera is None else _cast(background_camera, places, frames)
+        if draws is None and not torch.is_grad_enabled() and ws.device.type == "cpu":
+            styles = [style] if style is not None else [self.style(part) for part in ws.split(1)]
+            code = z_background if with_background else None
+            rendered, image = self._frame_by_frame(styles, rays, still, span, (z_motion, times), code)
+        else:
+            backdrop = None
+            if with_background:
+                backdrop = render_backdrop(self.background, still, span, z_background, draws, separate=separate)
+            motion = self.field.motion(z_motion, times)
+            rendered = render(self.field.styled(ws), rays, span, motion, backdrop, draws, separate=separate)
+            image = self._enlarge(rendered, ws)
         finished = image.flatten(0, 1).movedim(-1, 1)
+        visible = slice(None), slice(None), slice(side**2)
+        regularisation = None
+        if rendered.samples is not None and regularised is not None:
+            regularisation = self._regularisation(finished, rendered.samples, regularised, ws)
         return ThreeDVidGenOutput(
             image=finished,
-            image_raw=raw.flatten(0, 1).movedim(-1, 1),
-            features=features.flatten(0, 1).movedim(-1, 1),
+            image_raw=rendered.color[visible].flatten(0, 1).mT.unflatten(2, (side, side)),
+            features=rendered.features[visible].flatten(0, 1).mT.unflatten(2, (side, side)),
             origins=rays.origins[visible].flatten(0, 1),
             directions=rays.directions[visible].flatten(0, 1),
             depths=rendered.depths[visible].flatten(0, 1),
             weights=rendered.weights[visible].flatten(0, 1),
             background_weights=rendered.background_weights[visible].flatten(0, 1),
             transmittance=rendered.transmittance[visible].flatten(0, 1),
-            regularisation=None
-            if rendered.samples is None or regularised is None
-            else self._regularisation(finished, rendered.samples, regularised, ws),
+            regularisation=regularisation,
         )
+
+    def style(self, ws: Float[Tensor, "1 num_ws w_dim"]) -> Style:
+        """What the style vectors of one video decide; see :class:`Style`."""
+        return Style(self.field.styled(ws), StyledUpsampler(self._blocks(ws)))
+
+    def _frame_by_frame(
+        self,
+        styles: list[Style],
+        rays: Rays,
+        background_rays: Rays,
+        span: Span,
+        motion: tuple[Float[Tensor, "videos motion_dim"], Float[Tensor, "videos frames"]],
+        code: Float[Tensor, "videos latent_dim"] | None,
+    ) -> tuple[Rendered, Float[Tensor, "videos frames height width 3"]]:
+        """What a CPU does without gradients: frames one by one and rays in chunks, which stay in the cache.
+
+        Hence a frame is the same, bit for bit, whatever the batch it is in. ``motion`` is a code and the times.
+        """
+        z_motion, times = motion
+        rows, images = [], []
+        for video, style in enumerate(styles):
+            backdrop, seen = None, None
+            parts, frames = [], []
+            for frame in range(times.shape[1]):
+                here = slice(video, video + 1), slice(frame, frame + 1)
+                behind = background_rays[here]
+                moved = self.field.motion(z_motion[here[0]], times[here])
+                if code is not None and (seen is None or not _equal(seen, behind)):
+                    backdrop, seen = render_backdrop(self.background, behind, span, code[video, None]), behind
+                chunks = [
+                    render(
+                        style.field,
+                        rays[(*here, part)],
+                        span,
+                        moved,
+                        None if backdrop is None else backdrop[part],
+                    )
+                    for part in _chunks(rays.origins.shape[2])
+                ]
+                parts.append(Rendered.cat(chunks, dim=2))
+                frames.append(style.upsampler(*self._maps(parts[-1])))
+            rows.append(Rendered.cat(parts, dim=1))
+            images.append(torch.cat(frames, dim=1))
+        return Rendered.cat(rows, dim=0), torch.cat(images)
+
+    def _maps(
+        self, rendered: Rendered
+    ) -> tuple[Float[Tensor, "videos frames height width channels"], Float[Tensor, "videos frames height width 3"]]:
+        """Rendered features and colour as images."""
+        side = self.config.render_resolution
+        features, color = (
+            part[:, :, : side**2].unflatten(2, (side, side)) for part in (rendered.features, rendered.color)
+        )
+        return features, color
+
+    def _enlarge(
+        self, rendered: Rendered, ws: Float[Tensor, "videos num_ws w_dim"]
+    ) -> Float[Tensor, "videos frames height width 3"]:
+        """Finished images of what was rendered."""
+        x, image = self._maps(rendered)
+        for block, rows in self._blocks(ws):
+            x, image = block(x, image, rows)
+        return image
 
     def _span(self, samples: int) -> Span:
         config = self.config
@@ -344,6 +424,14 @@ class Generator(nn.Module):
         chosen = pixels.repeat_interleave(shape[1], dim=0)[:, None].expand(-1, 3, -1)
         rendered = image.flatten(2).gather(2, chosen).mT
         return REGULARISATION_GAIN * (rendered - composited).square().sum(dim=-1).mean(dim=-1, keepdim=True)
+
+
+def _chunks(rays: int) -> Iterator[slice]:
+    return (slice(start, start + RAY_CHUNK) for start in range(0, rays, RAY_CHUNK))
+
+
+def _equal(one: Rays, other: Rays) -> bool:
+    return torch.equal(one.origins, other.origins) and torch.equal(one.directions, other.directions)
 
 
 def _cast(camera: Camera, places: Float[Tensor, "*batch pixels 2"], frames: tuple[int, ...]) -> Rays:

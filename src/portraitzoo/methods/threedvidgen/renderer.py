@@ -88,6 +88,50 @@ class Draws:
 
 
 @dataclass(frozen=True)
+class Samples:
+    """Samples before compositing.
+
+    Attributes:
+        color: of each sample.
+        features: of each sample.
+        weights: share of each sample in its pixel.
+    """
+
+    color: Float[Tensor, "videos frames rays all 3"]
+    features: Float[Tensor, "videos frames rays all channels"]
+    weights: Float[Tensor, "videos frames rays all"]
+
+    def before(self, behind: Samples, transmittance: Float[Tensor, "videos frames rays"]) -> Samples:
+        """These samples and those behind them, which only ``transmittance`` of the light reaches."""
+        return Samples(
+            torch.cat([self.color, behind.color], dim=3),
+            torch.cat([self.features, behind.features], dim=3),
+            torch.cat([self.weights, transmittance[..., None] * behind.weights], dim=3),
+        )
+
+
+@dataclass(frozen=True)
+class Backdrop:
+    """The background along rays, as if nothing stood before it. It depends on the camera, but not on time.
+
+    Attributes:
+        color: about [-1, 1].
+        features: what the upsampler sees.
+        weights: light stopped at each sample, 1 in all.
+        samples: of the rays wanted sample by sample; None without any.
+    """
+
+    color: Float[Tensor, "videos frames rays 3"]
+    features: Float[Tensor, "videos frames rays channels"]
+    weights: Float[Tensor, "videos frames rays background_samples"]
+    samples: Samples | None = None
+
+    def __getitem__(self, rays: slice) -> Backdrop:
+        """Some of the rays."""
+        return Backdrop(self.color[:, :, rays], self.features[:, :, rays], self.weights[:, :, rays])
+
+
+@dataclass(frozen=True)
 class Rendered:
     """What is seen along rays.
 
@@ -98,7 +142,7 @@ class Rendered:
         weights: light stopped at each of them.
         background_weights: light stopped at each background sample, of what reaches the background.
         transmittance: light that reaches the background.
-        samples: per sample of the rays after the first ``rays``: see :class:`Samples`; None if not asked for.
+        samples: of the rays wanted sample by sample, foreground then background; None without any.
     """
 
     color: Float[Tensor, "videos frames rays 3"]
@@ -111,60 +155,78 @@ class Rendered:
 
     @classmethod
     def cat(cls, parts: list[Rendered], dim: int) -> Rendered:
-        """Join renders without ``samples`` along the frames (1) or the rays (2)."""
+        """Join renders without ``samples`` along the videos (0), frames (1) or rays (2)."""
         names = ("color", "features", "depths", "weights", "background_weights", "transmittance")
         joined = {name: torch.cat([getattr(part, name) for part in parts], dim=dim) for name in names}
         return cls(**joined, samples=None)
 
 
-@dataclass(frozen=True)
-class Samples:
-    """Samples before compositing, foreground and background together.
-
-    Attributes:
-        color: of each sample.
-        features: of each sample.
-        weights: share of each sample in its pixel.
-    """
-
-    color: Float[Tensor, "videos frames rays all 3"]
-    features: Float[Tensor, "videos frames rays all channels"]
-    weights: Float[Tensor, "videos frames rays all"]
-
-
-def render(
-    field: StyledField,
-    background: BackgroundField | None,
+def render_backdrop(
+    background: BackgroundField,
     rays: Rays,
     span: Span,
-    motion: Float[Tensor, "videos frames width"],
     code: Float[Tensor, "videos latent_dim"],
     draws: Draws | None = None,
     *,
     separate: int = 0,
-    background_rays: Rays | None = None,
+) -> Backdrop:
+    """Render the background, from where it begins to infinity.
+
+    Args:
+        background: its field.
+        rays: with origins and directions [videos, frames, rays, 3].
+        span: where they are sampled.
+        code: background codes.
+        draws: random numbers; None for even sampling without noise.
+        separate: how many of the last rays are wanted sample by sample.
+    """
+    even = torch.linspace(-1, 0, span.background_samples, device=code.device) * span.background_start
+    places = _coarse(even, rays.origins.shape[:3], None if draws is None else draws.background_jitter)
+    directions = F.normalize(rays.directions, dim=-1)[..., None, :].expand(*places.shape, 3)
+    points, _ = inverted_sphere(rays.origins[..., None, :].expand_as(directions), directions, -places)
+    hidden = background.hidden(points, code[:, None, None, None].expand(*places.shape, -1))
+    raw = background.sigma_out(hidden).squeeze(-1)
+    density = F.relu(raw if draws is None else raw + draws.background_noise[:, None])
+    weights, _ = point_weights(density, places, opaque_end=True)
+    # Features and colour are linear in the hidden features: sums over samples come first.
+    excess = weights.sum(dim=-1, keepdim=True) - 1
+    features = background.feat_out(_weighted(weights, hidden)) + background.feat_out.bias * excess
+    color = background.to_rgb(features) + background.to_rgb.bias * excess
+    samples = None
+    if separate:
+        each = background.feat_out(hidden[:, :, -separate:])
+        samples = Samples(background.to_rgb(each), each, weights[:, :, -separate:])
+    return Backdrop(color, features, weights, samples)
+
+
+def render(
+    field: StyledField,
+    rays: Rays,
+    span: Span,
+    motion: Float[Tensor, "videos frames width"],
+    backdrop: Backdrop | None,
+    draws: Draws | None = None,
+    *,
+    separate: int = 0,
 ) -> Rendered:
     """Render rays.
 
     Args:
         field: the foreground.
-        background: the background; None for a foreground whose last sample is opaque.
         rays: with origins and directions [videos, frames, rays, 3], the directions of depth 1.
         span: where they are sampled.
         motion: of each frame.
-        code: background codes.
+        backdrop: the background along the same rays; None for a foreground whose last sample is opaque.
         draws: random numbers; None for even sampling without noise.
         separate: how many of the last rays are wanted sample by sample.
-        background_rays: rays along which the background is seen, if not ``rays``.
     """
     length = torch.linalg.vector_norm(rays.directions, dim=-1, keepdim=True)
-    frames = rays.origins.shape[:3]
-    coarse = _coarse(
-        torch.linspace(0, 1, span.samples, device=length.device), frames, None if draws is None else draws.jitter
-    )
+    opaque = backdrop is None
+    even = torch.linspace(0, 1, span.samples, device=length.device)
+    coarse = _coarse(even, rays.origins.shape[:3], None if draws is None else draws.jitter)
     coarse_hidden, coarse_density = _evaluate(field, rays, span, coarse, motion, None if draws is None else draws.noise)
-    weights, _ = point_weights(coarse_density, span.depths(coarse) * length, opaque_end=background is None)
-    uniforms = torch.linspace(0, 1, span.samples, device=length.device) if draws is None else draws.uniforms[:, None]
+    weights, _ = point_weights(coarse_density, span.depths(coarse) * length, opaque_end=opaque)
+    uniforms = even if draws is None else draws.uniforms[:, None]
     middles = (coarse[..., :-1] + coarse[..., 1:]) / 2
     fine = invert_distribution(middles, weights[..., 1:-1].detach(), uniforms.expand(coarse.shape))
     fine_hidden, fine_density = _evaluate(field, rays, span, fine, motion, None if draws is None else draws.fine_noise)
@@ -172,37 +234,23 @@ def render(
     places, order = torch.cat([fine, coarse], dim=-1).sort(dim=-1)
     density = torch.cat([fine_density, coarse_density], dim=-1).gather(-1, order)
     depths = span.depths(places)
-    weights, transmittance = point_weights(density, depths * length, opaque_end=background is None)
+    weights, transmittance = point_weights(density, depths * length, opaque_end=opaque)
     # Hidden features stay where they are: their weights go back to the unsorted order, a hundred times less to move.
     unsorted = torch.zeros_like(weights).scatter(-1, order, weights)
-    shares = unsorted.split(span.samples, dim=-1)
-    hiddens = (fine_hidden, coarse_hidden)
+    hiddens, shares = (fine_hidden, coarse_hidden), unsorted.split(span.samples, dim=-1)
     view = field.view(rays.directions)
     features, color = _composite(field, hiddens, shares, view)
+    if backdrop is not None:
+        reaching = transmittance[..., None]
+        features, color = features + reaching * backdrop.features, color + reaching * backdrop.color
     samples = None
     if separate:
         parts = [_separate(field, hidden[:, :, -separate:], view, separate) for hidden in hiddens]
-        all_features, all_color = (torch.cat(column, dim=3) for column in zip(*parts, strict=True))
-        samples = Samples(all_color, all_features, unsorted[:, :, -separate:])
-
-    background_weights = weights[..., :0]
-    if background is not None:
-        back = _render_background(background, background_rays or rays, span, code, draws)
-        back_hidden, background_weights = back
-        reaching = background_weights * transmittance[..., None]
-        # The background's features and colour are linear in its hidden features.
-        back_features = background.feat_out(_weighted(reaching, back_hidden))
-        total = reaching.sum(dim=-1, keepdim=True)
-        back_features = back_features + background.feat_out.bias * (total - 1)
-        features = features + back_features
-        color = color + background.to_rgb(back_features) + background.to_rgb.bias * (total - 1)
-        if samples is not None:
-            each = background.feat_out(back_hidden[:, :, -separate:])
-            samples = Samples(
-                torch.cat([samples.color, background.to_rgb(each)], dim=3),
-                torch.cat([samples.features, each], dim=3),
-                torch.cat([samples.weights, reaching[:, :, -separate:]], dim=3),
-            )
+        each, each_color = (torch.cat(column, dim=3) for column in zip(*parts, strict=True))
+        samples = Samples(each_color, each, unsorted[:, :, -separate:])
+        if backdrop is not None and backdrop.samples is not None:
+            samples = samples.before(backdrop.samples, transmittance[:, :, -separate:])
+    background_weights = weights[..., :0] if backdrop is None else backdrop.weights
     return Rendered(color, features, depths, weights, background_weights, transmittance, samples)
 
 
@@ -273,24 +321,3 @@ def _separate(
     features = _features(field, hidden)
     seen = None if view is None else view[:, :, -rays:, None]
     return features, field.color(field.before_color(features, seen))
-
-
-def _render_background(
-    background: BackgroundField,
-    rays: Rays,
-    span: Span,
-    code: Float[Tensor, "videos latent_dim"],
-    draws: Draws | None,
-) -> tuple[
-    Float[Tensor, "videos frames rays samples width"],
-    Float[Tensor, "videos frames rays samples"],
-]:
-    """Hidden features and weights of the background's samples, from where it begins to infinity."""
-    even = torch.linspace(-1, 0, span.background_samples, device=code.device) * span.background_start
-    places = _coarse(even, rays.origins.shape[:3], None if draws is None else draws.background_jitter)
-    directions = F.normalize(rays.directions, dim=-1)[..., None, :].expand(*places.shape, 3)
-    points, _ = inverted_sphere(rays.origins[..., None, :].expand_as(directions), directions, -places)
-    hidden = background.hidden(points, code[:, None, None, None].expand(*places.shape, -1))
-    raw = background.sigma_out(hidden).squeeze(-1)
-    density = F.relu(raw if draws is None else raw + draws.background_noise[:, None])
-    return hidden, point_weights(density, places, opaque_end=True)[0]

@@ -88,3 +88,28 @@ def test_mesh(toy: Path, tmp_path: Path, suffix: str, capsys: pytest.CaptureFixt
     told = json.loads(capsys.readouterr().out)
     read = trimesh.load_mesh(path, process=False)
     assert told == {"file": str(path), "vertices": len(read.vertices), "faces": len(read.faces)}
+
+
+def test_a_grid_of_people_motions_and_camera_paths(
+    toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "grid"
+    grid = ["--grid", "--seeds", "0-1", "--motion-seeds", "7,8", "--trajectories", "front,yaw", "--frames", 2]
+    assert sample(toy, *grid, "--suffix", ".npz", "--out", out, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["clips"], told["written"]) == (8, 8)
+    assert told["sheets"] == [str(out / "front.png"), str(out / "yaw.png")] and all(
+        map(Path.exists, map(Path, told["sheets"]))
+    )
+    expected = pz.load(toy, device="cpu").sample(1, 2, motion_seed=8, trajectory="yaw")
+    assert torch.equal(Clip.load(out / "yaw" / "motion_000008" / "seed_000001.npz").frames, expected.frames)
+    assert sample(toy, *grid, "--suffix", ".npz", "--out", out, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["written"] == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--grid",), ("--grid", "--seeds", "0", "--trajectory", "yaw"), ("--seeds", "0", "--motion-seeds", "1")],
+)
+def test_options_that_do_not_fit_a_grid_are_refused(toy: Path, arguments: tuple[str, ...]) -> None:
+    assert sample(toy, *arguments) == 2

@@ -19,11 +19,11 @@ from portraitzoo.media.clip import Clip
 from portraitzoo.rendering.camera_files import load_cameras
 
 RENAMED = {"num_frames": "frames"}
-OWN = ("name", "out", "seeds", "multiview", "cameras", "camera_tracks", "device", "dtype", "json")
+OWN = ("name", "out", "seeds", "multiview", "grid", "cameras", "camera_tracks", "device", "dtype", "json")
 
 
 def sample(arguments: list[str]) -> None:
-    """Run ``zoo sample``: one clip, or with ``--seeds`` a folder of clips that resumes where it stopped."""
+    """Run ``zoo sample``: one clip, or with ``--seeds`` a folder or a grid of clips that resumes where it stopped."""
     options = parser("sample", "Generate clips: one, or with --seeds a folder of them that resumes where it stopped.")
     options.add_argument("name", metavar="NAME", help="entry of the index (`zoo list`), or a folder or .ckpt of a run")
     options.add_argument(
@@ -38,13 +38,18 @@ def sample(arguments: list[str]) -> None:
     many = options.add_argument_group("many clips")
     many.add_argument("--seeds", type=whole_numbers, metavar="A-B,C", help="one clip for each of these seeds")
     many.add_argument("--multiview", action="store_true", help="the four views that identity, Chamfer and warping need")
+    many.add_argument("--grid", action="store_true", help="every seed with every motion along every camera path")
     many.add_argument("--camera-tracks", type=Path, help="folder of camera files; each clip follows a part of one")
     for_many = _add_bulk_options(many) if _wants(arguments, "--seeds", "-h", "--help") else set()
     add_family_options(options, "sample", skip=("on_frame", "memory_gb"), rename=RENAMED)
     chosen = options.parse_args(arguments)
 
-    if chosen.seeds is None and (chosen.multiview or chosen.camera_tracks):
-        options.error("--multiview and --camera-tracks go with --seeds")
+    if chosen.seeds is None and (chosen.multiview or chosen.camera_tracks or chosen.grid):
+        options.error("--multiview, --grid and --camera-tracks go with --seeds")
+    if chosen.grid and (chosen.multiview or chosen.camera_tracks or chosen.cameras or hasattr(chosen, "trajectory")):
+        options.error("--grid has camera paths of its own: --trajectories")
+    if not chosen.grid and (hasattr(chosen, "trajectories") or hasattr(chosen, "motion_seeds")):
+        options.error("--trajectories and --motion-seeds go with --grid")
     if chosen.cameras is not None and hasattr(chosen, "trajectory"):
         options.error("give --cameras or --trajectory, not both")
     if chosen.seeds is None:
@@ -60,8 +65,10 @@ def _wants(arguments: list[str], *flags: str) -> bool:
 def _add_bulk_options(group: argparse._ArgumentGroup) -> set[str]:
     # Lightning, which runs many clips, takes seconds to import; one clip needs none of it.
     from portraitzoo.methods.bulk import sample_many
+    from portraitzoo.methods.bulk_grid import sample_grid
 
-    return add_options(group, sample_many, skip=("model", "seeds", "out", "camera_tracks", "on_clip", "quality"))
+    skip = ("model", "seeds", "out", "camera_tracks", "on_clip", "quality")
+    return add_options(group, sample_many, skip=skip) | add_options(group, sample_grid, skip=skip)
 
 
 def _one(chosen: argparse.Namespace) -> None:
@@ -92,6 +99,9 @@ def _many(chosen: argparse.Namespace, bulk: dict[str, Any]) -> None:
 
     model = load_model(chosen)
     out = chosen.out or Path(Path(chosen.name).stem)
+    if chosen.grid:
+        _grid(model, chosen, out, bulk)
+        return
     verb = "multiview" if chosen.multiview else "sample"
     keywords = _keywords(model, chosen, (*OWN, *bulk), verb)
     with progress("clips", len(chosen.seeds)) as advance:
@@ -108,6 +118,20 @@ def _many(chosen: argparse.Namespace, bulk: dict[str, Any]) -> None:
     else:
         kept = f", {summary.kept} were there already" if summary.kept else ""
         print(f"{summary.folder}: {summary.written} clips in {summary.seconds:.1f} s{kept}")
+
+
+def _grid(model: nn.Module, chosen: argparse.Namespace, out: Path, bulk: dict[str, Any]) -> None:
+    from portraitzoo.methods.bulk_grid import GRID_TRAJECTORIES, sample_grid
+
+    keywords = _keywords(model, chosen, (*OWN, *bulk))
+    paths = len(bulk.get("trajectories", GRID_TRAJECTORIES)) * max(1, len(bulk.get("motion_seeds", ())))
+    with progress("clips", paths * len(chosen.seeds)) as advance:
+        grid = sample_grid(model, chosen.seeds, out, on_clip=advance, **bulk, **keywords)
+    if chosen.json:
+        sheets = [str(sheet) for sheet in grid.sheets]
+        print(json.dumps({"folder": str(grid.folder), "sheets": sheets, "clips": grid.clips, "written": grid.written}))
+    else:
+        print(f"{grid.folder}: {grid.clips} clips, {grid.written} of them new; {', '.join(map(str, grid.sheets))}")
 
 
 def _keywords(

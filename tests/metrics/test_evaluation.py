@@ -1,13 +1,9 @@
-import json
-import os
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from evaluation_cases import (
     NETWORKS,
     TinyVideo,
@@ -386,34 +382,3 @@ def test_no_more_than_a_batch_of_clips_is_held():
     measure(Counting(), make_clips(4), num_clips=40, batch_size=4)
     assert len(waiting) == 40
     assert max(waiting) < 4
-
-
-def _evaluate_in_process(rank: int, world: int, folder: Path, out: Path, address: str) -> None:
-    torch.set_num_threads(1)
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": address}
-    dist.init_process_group("gloo", rank=rank, world_size=world)
-    try:
-        report = measure(folder, make_clips(8, first=50), metrics=["fvd", "fid"], num_clips=7)
-        (out / f"{rank}.json").write_text(json.dumps([report.to_dict()["results"], report.generated.broken]))
-        try:
-            measure(folder, make_clips(8, first=50), strict=True)
-        except MediaError as error:
-            (out / f"{rank}.error").write_text(str(error))
-    finally:
-        dist.destroy_process_group()
-
-
-@pytest.mark.slow
-def test_two_processes_find_what_one_finds(tmp_path: Path):
-    folder = save_videos(tmp_path / "a", make_clips(9))
-    (folder / "clip_02.mp4").write_bytes(b"")
-    alone = measure(folder, make_clips(8, first=50), metrics=["fvd", "fid"], num_clips=7)
-    port = str(20000 + os.getpid() % 20000)
-    mp.spawn(_evaluate_in_process, args=(2, folder, tmp_path, port), nprocs=2)
-    for rank in range(2):
-        results, broken = json.loads((tmp_path / f"{rank}.json").read_text())
-        assert [result["value"] for result in results] == pytest.approx(list(alone.values.values()), rel=1e-9)
-        assert [result["generated"] for result in results] == [7, 7 * 16]
-        assert list(broken) == ["clip_02.mp4"]
-        np.testing.assert_allclose(results[0]["plots"]["plane"]["real"], alone.results[0].plots["plane"]["real"])
-        assert "clip_02.mp4" in (tmp_path / f"{rank}.error").read_text()

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -278,3 +279,17 @@ def test_identity_over_time() -> None:
     assert measure(still, metrics="identity-time").values["identity-time"] == pytest.approx(1)
     with pytest.raises(ZooError, match="needs clips of 2 frames or more"):
         measure(clips, metrics="identity-time", overrides={"clip_length": 1})
+
+
+def test_the_worst_and_the_best_pairs_are_shown_with_their_targets() -> None:
+    targets = big_clips(4)
+    clips = [noisy(clip, 10 + 20 * number) for number, clip in enumerate(targets)]
+    extremes = result(measure(clips, targets, metrics="psnr"), "psnr").extremes
+    assert {end: next(e.name for e in extremes if e.end == end) for end in ("worst", "best")} == {
+        "worst": "clip 3",
+        "best": "clip 0",
+    }
+    picture = cv2.imdecode(np.frombuffer(extremes[0].picture, np.uint8), cv2.IMREAD_COLOR)
+    alone = measure(clips, metrics="identity-time", overrides={"clip_length": 5}).results[0].extremes[0]
+    single = cv2.imdecode(np.frombuffer(alone.picture, np.uint8), cv2.IMREAD_COLOR)
+    assert picture.shape == (2 * single.shape[0], single.shape[1], 3)

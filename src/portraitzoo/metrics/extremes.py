@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from portraitzoo.media.clip import Clip
+from portraitzoo.metrics.pairs import TARGET
 from portraitzoo.metrics.results import Extreme, Gathered
 
 SHOWN = 3  # items at each end
@@ -89,10 +90,16 @@ def illustrated(extremes: Sequence[Extreme], generated: Picture, real: Picture |
 
 
 def strip(clip: Clip) -> bytes:
-    """A few frames side by side as a JPEG."""
+    """A few frames side by side as a JPEG; of a pair, those of the target below."""
     shown = torch.linspace(0, len(clip) - 1, min(len(clip), _STRIP_FRAMES)).round().long()
     height, width = clip.frames.shape[1:3]
     size = (max(1, round(width * _STRIP_HEIGHT / height)), _STRIP_HEIGHT)
-    frames = [cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in clip.frames[shown].numpy()]
-    row = cv2.cvtColor(np.concatenate(frames, axis=1), cv2.COLOR_RGB2BGR)
-    return cv2.imencode(".jpg", row, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()
+    rows = [
+        np.concatenate(
+            [cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in frames[shown].numpy()], axis=1
+        )
+        for frames in (clip.frames, clip.maps.get(TARGET))
+        if frames is not None
+    ]
+    picture = cv2.cvtColor(np.concatenate(rows), cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()

@@ -245,8 +245,8 @@ def test_a_batch_in_parts_moves_the_discriminators_as_the_whole(frames, tmp_path
         for training in (parts, whole)
     )
     start = torch.cat([value.flatten() for name, value in before.items() if "discriminator." in name])
-    assert ((expected - start).abs() > 1e-3).float().mean() > 0.9
-    # The first step of Adam without momentum is as long for every weight: what agrees are the gradients' signs.
+    assert ((expected - start).abs() > 1e-3).float().mean() > 0.8
+    # Adam without momentum turns the smallest gradients, of which rounding decides, into steps of full size.
     assert ((ours - expected).abs() < 1e-4).float().mean() > 0.97
 
 

@@ -204,7 +204,7 @@ def test_single_images_are_drawn_one_by_one_and_read_frame_by_frame(tmp_path: Pa
 def test_a_side_may_be_short_where_the_protocol_allows_it():
     overrides = {"clips": 6, "fewer": False, "fewer_real": True}
     assert measure(make_clips(6), make_clips(4, first=50), overrides=overrides).results[0].real == 4
-    with pytest.raises(ZooError, match=r"asks for 6: add some, or ask for fewer with num_clips \(--num-clips 4\)"):
+    with pytest.raises(ZooError, match=r"asks for 6: add some, ask for fewer with num_clips \(--num-clips 4\)"):
         measure(make_clips(4), make_clips(6, first=50), overrides=overrides)
 
 

@@ -54,11 +54,14 @@ def evaluate(arguments: list[str]) -> None:
     changes = options.add_argument_group(
         "fields of the protocol", 'Each replaces what the protocol says, and the report then says "modified".'
     )
-    fields = add_options(changes, Protocol, skip=DESCRIBING, defaults=False)
+    rules = ("real", "own", "either")
+    changes.add_argument("--camera-rule", choices=rules, help="along what a model's clips move (the field cameras)")
+    fields = add_options(changes, Protocol, skip={*DESCRIBING, "cameras"}, defaults=False)
     chosen = options.parse_args(arguments)
     keywords = given(chosen, {*own, *derived})
     keywords["cameras"] = camera_tracks(chosen.cameras) if chosen.cameras else None
-    if changed := given(chosen, fields):
+    changed = given(chosen, fields) | ({"cameras": chosen.camera_rule} if chosen.camera_rule else {})
+    if changed:
         keywords["overrides"] = {**(chosen.overrides or {}), **changed}
     with launched(chosen.devices, chosen.nodes, keywords.get("device")) as device, stages() as advance:
         if device is not None:

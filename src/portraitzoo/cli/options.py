@@ -107,7 +107,8 @@ def _kind(hint: Any) -> dict[str, Any]:
         kinds = paths or kinds
         return kinds[0] if len(kinds) == 1 else {"type": _first_of(kinds), "metavar": "|".join(map(_shown, kinds))}
     if origin is typing.Literal:
-        return {"choices": members}
+        kind = {"type": int} if all(type(member) is int for member in members) else {}
+        return {"choices": members, **kind}
     if origin in (list, tuple, collections.abc.Sequence, collections.abc.Collection, collections.abc.Iterable):
         item = _kind(members[0]).get("type", str) if members else str
         return {"type": _comma_separated(item), "metavar": "A,B,..."}

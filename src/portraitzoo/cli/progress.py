@@ -59,13 +59,28 @@ def _bar(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
 
 
 def _lines(title: str, total: int | None) -> Callable[[int], None]:
-    last = time.monotonic()
+    began = last = time.monotonic()
+    before: int | None = None
 
     def report(done: int) -> None:
-        nonlocal last
+        nonlocal last, before
         now = time.monotonic()
+        if before is None:
+            before = done  # what was there when this run began took no time of it
         if now - last >= SECONDS_BETWEEN_LINES:
-            print(f"{title}: {done}" + (f"/{total}" if total is not None else ""), file=sys.stderr, flush=True)
             last = now
+            line = f"{title}: {done}" + (f"/{total}" if total is not None else "")
+            if total is not None and done > before:
+                line += f", {duration((now - began) * (total - done) / (done - before))} to go"
+            print(line, file=sys.stderr, flush=True)
 
     return report
+
+
+def duration(seconds: float) -> str:
+    """A time in the largest two of hours, minutes and seconds, as ``2 h 5 min``."""
+    whole = round(seconds)
+    hours, minutes = whole // 3600, whole // 60 % 60
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"

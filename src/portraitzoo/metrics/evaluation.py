@@ -28,7 +28,7 @@ from portraitzoo.metrics.passes import Progress
 from portraitzoo.metrics.processes import Processes
 from portraitzoo.metrics.protocols import Protocol, get_protocol
 from portraitzoo.metrics.reconstruction import FaceReconstruction, reconstruction_of
-from portraitzoo.metrics.report import Report
+from portraitzoo.metrics.report import Report, check_place
 from portraitzoo.metrics.results import Extreme, Result
 from portraitzoo.metrics.side import Side
 from portraitzoo.metrics.sources import ModelSource, Source
@@ -61,12 +61,14 @@ def evaluate(
     """Measure generated portraits, against real ones where the metric compares two sets.
 
     Each side is one of: the name of an index entry, a run's checkpoint or a folder of ours (drawn from), a loaded
-    model, a folder of videos or of frame folders, one video file, a folder of images (FID), a folder in PV3D's
-    multi-view layout (identity, Chamfer, warping), clips in memory, or saved statistics (``.npz``, an index entry of
-    statistics, or :class:`FeatureStatistics`).
+    model, a folder of videos, of frame folders, of ``.npz`` clips or of images, one such file, a zip of videos, frame
+    folders or images, an LMDB of Portrait4D or GenHead, a folder in PV3D's multi-view layout (identity, Chamfer,
+    warping), clips in memory, or saved statistics (``.npz``, an index entry of statistics, or
+    :class:`FeatureStatistics`).
 
-    Inside a ``torch.distributed`` process group every process calls this with the same arguments; each takes its
-    share, and all return the same report (write it from one: ``out`` is honoured by rank 0 only).
+    Inside a ``torch.distributed`` process group (of Lightning's Fabric, say) every process calls this with the same
+    arguments and its own device; each takes its share, and all return the same numbers to the last bit, which are also
+    those of a single process. Only rank 0 honours ``out``.
 
     Args:
         generated: the side that is judged.
@@ -91,7 +93,7 @@ def evaluate(
             seed chooses. Without them the protocol decides between those of the real side and the model's own.
         seed: clip i of a model is drawn with seed + i; overrides the protocol's ``first_seed``.
         batch_size: clips to a forward pass.
-        workers: threads that decode ahead.
+        workers: processes that decode ahead (threads, for few items); 0 decodes between the forward passes.
         device: where networks run; the best one here by default.
         cache: folder of cached features; the user's cache by default.
         use_cache: False keeps nothing on disk.
@@ -112,6 +114,8 @@ def evaluate(
         >>> report.values["fvd"]  # doctest: +SKIP
     """
     started = time.monotonic()
+    if out is not None:
+        check_place(out)
     chosen = chosen_protocol(protocol, overrides, num_clips, seed)
     classes = measures_named(metrics.split(",") if isinstance(metrics, str) else metrics or chosen.metrics)
     where = torch.device(device) if device is not None else best_device()

@@ -109,5 +109,5 @@ class Extraction(Settings):
         if limit is not None and count < limit and not self.enough:
             raise ZooError(
                 f"{label} has {count} usable {unit}{lost_text}, protocol {self.protocol.name} asks for {limit}: "
-                f"add some, or ask for fewer with num_clips (--num-clips {count})"
+                f"add some, ask for fewer with num_clips (--num-clips {count}), or allow it (--fewer)"
             )

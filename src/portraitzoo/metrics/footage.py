@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -145,19 +146,16 @@ class ZipFootage:
     @contextmanager
     def open(self, place: int) -> Iterator[Reel]:
         """See :class:`Footage`."""
-        with zipfile.ZipFile(self.path) as archive:
-            if self._videos:
-                with tempfile.TemporaryDirectory() as folder:
-                    # Decoders seek, which in a compressed member would start over each time.
-                    video = Path(folder) / self._videos[place].name
-                    video.write_bytes(self._read(archive, self._videos[place]))
-                    with VideoReader(video) as reader:
-                        yield VideoReel(video, reader)
-                return
-            images = self._folders[place]
-            yield ImageReel(
-                [f"{self.path}: {image}" for image in images], lambda number: self._read(archive, images[number])
-            )
+        if self._videos:
+            with tempfile.TemporaryDirectory() as folder:
+                # Decoders seek, which in a compressed member would start over each time.
+                video = Path(folder) / self._videos[place].name
+                video.write_bytes(self._read(self._videos[place]))
+                with VideoReader(video) as reader:
+                    yield VideoReel(video, reader)
+            return
+        images = self._folders[place]
+        yield ImageReel([f"{self.path}: {image}" for image in images], lambda number: self._read(images[number]))
 
     def file(self, place: int, number: int) -> None:
         """None: members of an archive are no files."""
@@ -170,8 +168,17 @@ class ZipFootage:
         """None: an archive holds no camera files that are looked for."""
         return []
 
-    def _read(self, archive: zipfile.ZipFile, member: PurePosixPath) -> bytes:
+    @cached_property
+    def _archive(self) -> zipfile.ZipFile:
+        """The archive, opened once: its table of contents may be long. Threads may share it."""
+        return zipfile.ZipFile(self.path)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: value for name, value in vars(self).items() if name != "_archive"}
+
+    def _read(self, member: PurePosixPath) -> bytes:
         try:
+            archive = self._archive
             if archive.getinfo(str(member)).file_size > MEMBER_LIMIT:
                 raise MediaError(f"{member} in {self.path} would unpack to more than {MEMBER_LIMIT >> 30} GiB")
             return archive.read(str(member))

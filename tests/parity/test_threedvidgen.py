@@ -1,9 +1,12 @@
 """3D-Aware Video Generation against the reference: equal outputs, intermediates and gradients from equal weights."""
 
+import json
 import math
 import re
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,16 +14,20 @@ import reference
 import threedvidgen_functions
 import threedvidgen_training_functions
 import torch
-from threedvidgen_cases import discriminators_of, generator_of, is_discriminator
+from threedvidgen_cases import config_of, discriminators_of, generator_of, is_discriminator, part
+from threedvidgen_files import write_snapshot
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize
 
+from portraitzoo.hub.checkpoints import read_checkpoint
+from portraitzoo.hub.conversion import our_name
 from portraitzoo.layers.activations import LEAKY_GAIN
 from portraitzoo.methods.threedvidgen.cameras import from_sphere_axes, still_camera
 from portraitzoo.methods.threedvidgen.field import StyledField, field_axes
-from portraitzoo.methods.threedvidgen.network import Generator, ThreeDVidGenOutput
+from portraitzoo.methods.threedvidgen.network import Generator, ThreeDVidGenConfig, ThreeDVidGenOutput
 from portraitzoo.methods.threedvidgen.renderer import Draws
 from portraitzoo.methods.threedvidgen.upsampler import multiply, neighbours
+from portraitzoo.methods.threedvidgen.weights import GENERATOR_TABLE, convert
 from portraitzoo.rendering.cameras import Camera
 from portraitzoo.rendering.inverted_sphere import inverted_sphere
 from portraitzoo.rendering.normals import normals_from_position
@@ -233,12 +240,17 @@ def optional(scene: Scene, name: str) -> Tensor | None:
 PER_RAY = re.compile(r"out\..+|mid\.(feature|bg_lambda|fg_depths|fg_weights|fine_di|img_\d+|b\d+\..+)")
 
 
-def networks() -> list:
+def resolution(case: reference.Case) -> int:
+    return case.manifest["config"]["constructor"]["img_resolution"]
+
+
+def networks(*, generators_only: bool = False) -> list:
     """Parameters of the cases; those of official size take long on a CPU."""
-    found = []
-    for case in reference.cases("threedvidgen"):
-        large = case.manifest["config"]["constructor"]["img_resolution"] > 64
-        found.append(pytest.param(case, id=case.name, marks=[pytest.mark.slow] if large else []))
+    found = [
+        pytest.param(case, id=case.name, marks=[pytest.mark.slow] if resolution(case) > 64 else [])
+        for case in reference.cases("threedvidgen")
+        if not (generators_only and is_discriminator(case))
+    ]
     return found or reference.parameters([], "threedvidgen case")
 
 
@@ -350,3 +362,44 @@ def test_function(group: str) -> None:
     members = {name for name in arrays.keys(group) if name.split(".")[0] == group}
     unread = sorted(members - arrays.read)
     assert not unread, f"no test knows {', '.join(unread)}"
+
+
+def snapshots() -> list[Path]:
+    folder = reference.reference_folder("threedvidgen")
+    return sorted(folder.rglob("network_tensors.json")) if folder else []
+
+
+@pytest.mark.parametrize("listing", reference.parameters(snapshots(), "threedvidgen pickle"))
+def test_pickle(listing: Path) -> None:
+    """The tensors of a file that the original wrote arrive whole under our names, and so do its settings."""
+    told = json.loads(listing.read_text())
+    conversion = convert(read_checkpoint(listing.with_name(told["file"])))
+    config = ThreeDVidGenConfig(**conversion.config)
+    assert config == config_of(reference.Case(listing.parent, listing.parent.name))
+    networks = {name: {row["name"]: row for row in network["tensors"]} for name, network in told["networks"].items()}
+    for file, name in (("model", "G_ema"), ("training", "G")):
+        ours = part(conversion.tensors[file], "generator")
+        kept = {our_name(theirs, GENERATOR_TABLE): row for theirs, row in networks[name].items()}
+        for key, tensor in ours.items():
+            assert zlib.crc32(tensor.contiguous().numpy().tobytes()) == kept[key]["crc32"], key
+    counted = {name: len(rows) for name, rows in networks.items()}
+    assert counted["G_ema"] + counted["G"] + counted["D"] == sum(map(len, conversion.tensors.values())) + len(
+        conversion.dropped
+    ), "every official tensor is mapped or dropped with a reason"
+    Generator(config).load_state_dict(part(conversion.tensors["model"], "generator"))
+
+
+@pytest.mark.parametrize("case", networks(generators_only=True))
+def test_file_laid_out_like_the_official_one(case: reference.Case, tmp_path: Path) -> None:
+    """A pickle with the tensors of the case's manifest, and its settings, converts to the case's network."""
+    config, official = config_of(case), case.state_dict()
+    others = [other for other in reference.cases("threedvidgen") if is_discriminator(other)]
+    beside = next((other for other in others if resolution(other) == resolution(case)), None)
+    generators = {"G_ema": official} if beside is None else {"G": official, "G_ema": official}
+    file = write_snapshot(tmp_path / "x.pkl", config, generators, beside and beside.state_dict())
+    conversion = convert(read_checkpoint(file))
+    assert ThreeDVidGenConfig(**conversion.config) == config
+    expected = generator_of(case).state_dict()
+    found = part(conversion.tensors["model"], "generator")
+    assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in found)
+    assert ("training" in conversion.tensors) == (beside is not None)

@@ -215,7 +215,7 @@ def infer_config(official: Mapping[str, Tensor], settings: Mapping[str, Any]) ->
     def numbers(pattern: str) -> list[int]:
         return sorted({int(match[1]) for name in official if (match := re.fullmatch(pattern, name))})
 
-    resolutions = numbers(r"synthesis\.b(\d+)\.conv0\.weight")
+    resolutions = numbers(r"synthesis\.b(\d+)\..+")
     if not resolutions:
         raise CheckpointError("the checkpoint lacks the upsampler (synthesis.b*.conv0)")
     channels = {resolution: shape(f"synthesis.b{resolution}.conv0.weight")[0] for resolution in resolutions}
@@ -230,7 +230,7 @@ def infer_config(official: Mapping[str, Tensor], settings: Mapping[str, Any]) ->
             w_dim=w_dim,
             motion_dim=motion_dim,
             background_dim=background_input - 8 * POSITION_BANDS,
-            mapping_layers=len(numbers(r"mapping\.fc(\d+)\.weight")),
+            mapping_layers=len(numbers(r"mapping\.fc(\d+)\..+")),
             image_resolution=resolutions[-1],
             render_resolution=first // 2,
             feature_channels=shape("synthesis.fg_nerf.feat_out.weight")[0],
@@ -238,11 +238,11 @@ def infer_config(official: Mapping[str, Tensor], settings: Mapping[str, Any]) ->
             channel_max=max(channels.values()),
             enlargement="neighbours" if seen == 2 * channels[first] else "pixelshuffle",
             field_width=shape("synthesis.fg_nerf.fc_in.weight")[0],
-            field_layers=len(numbers(r"synthesis\.fg_nerf\.blocks\.(\d+)\.weight")) + 1,
+            field_layers=len(numbers(r"synthesis\.fg_nerf\.blocks\.(\d+)\..+")) + 1,
             view_dependent="synthesis.fg_nerf.from_ray.weight" in official,
             motion_width=motion_width,
             background_width=background_width,
-            background_layers=len(numbers(r"synthesis\.bg_nerf\.blocks\.(\d+)\.weight")) + 1,
+            background_layers=len(numbers(r"synthesis\.bg_nerf\.blocks\.(\d+)\..+")) + 1,
             **settings,
         )
     except ValueError as error:

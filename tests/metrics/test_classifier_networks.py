@@ -114,6 +114,13 @@ def test_c3d_sees_blue_first_keeps_corners_and_takes_the_mean_away() -> None:
 
 
 @pytest.mark.slow
+def test_large_entries_of_the_index_are_known_by_their_checksum() -> None:
+    network = feature_network("vgg16-fc2", "random")
+    assert network.num_features == 4096 and not network.comparable
+    assert network.checksum == feature_network("vgg16-fc2", "random").checksum
+
+
+@pytest.mark.slow
 def test_c3d_gives_probabilities() -> None:
     found = feature_network("c3d-ucf101", "random")(noise(2, 16, 20, 20, 3))
     assert found.shape == (2, 101)

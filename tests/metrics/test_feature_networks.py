@@ -199,6 +199,9 @@ def test_a_checkpoint_of_another_network_is_refused(convert) -> None:
 def test_every_entry_of_the_index_builds_and_is_known_by_its_checksum() -> None:
     entries = [entry.name for entry in list_models("metrics") if entry.task == "features"]
     checksums = set()
+    large = {"vgg16-fc2", "c3d-ucf101"}  # hundreds of megabytes: the slow tests of classifiers build them
+    assert large < set(entries)
+    entries = [name for name in entries if name not in large]
     for name in entries:
         network = feature_network(name, weights="random")
         assert not network.comparable and "NOT COMPARABLE" in repr(network) and "random" in network.name

@@ -19,7 +19,9 @@ def inception_score(
 
     .. math:: \exp \big( \mathrm{mean}_i\, \mathrm{KL}(p_i \,\|\, \bar{p}) \big)
 
-    for each of ``num_splits`` contiguous splits, natural logarithm.
+    for each of ``num_splits`` contiguous splits, natural logarithm; rows are taken in their order, as the StyleGAN
+    family does. torchmetrics and torch-fidelity shuffle them first (the one by the global generator, the other by a
+    seed), and torchmetrics divides by one split less in its deviation.
 
     Args:
         probabilities: softmax rows; of ``logits_unbiased`` for images.

@@ -34,5 +34,8 @@ def masked_mse(
 
 
 def psnr_of_mean(mse: Float[Tensor, " batch"]) -> Float[Tensor, ""]:
-    """Decibels of the MEAN error over images, as NPVA reports; the mean of decibels is another number."""
+    """Decibels of the MEAN error over images, as NPVA reports and torchmetrics computes.
+
+    The mean of each image's decibels, which most papers report, is another number and never smaller.
+    """
     return 10 * (PEAK**2 / mse.mean()).log10()

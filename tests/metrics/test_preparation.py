@@ -8,6 +8,7 @@ import pytest
 import torch
 from evaluation_cases import make_clip
 from PIL import Image
+from torch import nn
 
 from portraitzoo.errors import MediaError
 from portraitzoo.media.clip import Clip
@@ -15,7 +16,6 @@ from portraitzoo.media.degrade import jpeg_coded
 from portraitzoo.media.images import measured_output, to_uint8
 from portraitzoo.metrics.preparation import fitted
 from portraitzoo.metrics.protocols import Protocol
-from portraitzoo.metrics.resizing import center_square
 
 
 def noisy_clip(height: int, width: int, num_frames: int = 2) -> Clip:
@@ -27,7 +27,9 @@ def noisy_clip(height: int, width: int, num_frames: int = 2) -> Clip:
 def test_centre_crop_and_float_resize_are_those_of_3dvidgen(height: int, width: int):
     clip = noisy_clip(height, width)
     protocol = Protocol("p", crop="centre", size=16, resize="torch", resized="floats")
-    expected = center_square(clip.frames.permute(0, 3, 1, 2), 16).permute(0, 2, 3, 1)
+    side, top, left = min(height, width), max(height - width, 0) // 2, max(width - height, 0) // 2
+    square = clip.frames[:, top : top + side, left : left + side].permute(0, 3, 1, 2).float()
+    expected = nn.functional.interpolate(square, (16, 16), mode="bilinear", align_corners=False).permute(0, 2, 3, 1)
     torch.testing.assert_close(fitted(clip.frames, protocol).float(), expected, rtol=0, atol=0)
     rounded = fitted(clip.frames, Protocol("p", crop="centre", size=16, resize="torch"))
     assert rounded.dtype == torch.uint8

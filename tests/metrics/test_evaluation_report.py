@@ -1,4 +1,5 @@
 import base64
+import errno
 import json
 import re
 from html.parser import HTMLParser
@@ -153,6 +154,32 @@ def test_a_stranger_among_the_generated_is_the_worst(tmp_path: Path, monkeypatch
     assert (extremes[0].item, extremes[0].end) == (5, "worst")
     assert extremes[-1].value == pytest.approx(0, abs=1e-3)
     assert all(extreme.item - (extreme.item > 5) == extreme.real_item for extreme in extremes[3:])
+
+
+def test_a_place_that_cannot_be_written_is_found_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    install_index(tmp_path / "index", monkeypatch)
+    (tmp_path / "file").write_text("mine")
+    model = ToyModel()
+    with pytest.raises(ZooError, match="is a file: the report needs a folder"):
+        evaluate(model, make_clips(3), metrics="fvd", features="random", out=tmp_path / "file" / "report")
+    assert model.asked == []
+
+
+def test_a_full_disk_leaves_the_old_report(report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    before = {path.name: path.read_bytes() for path in (tmp_path / "report").iterdir()}
+    assert set(before) == {"report.json", "report.md", "report.html"}
+    write = Path.write_text
+
+    def fails_at_the_page(self: Path, data: str, **options: str) -> int:
+        if self.suffix == ".html":
+            raise OSError(errno.ENOSPC, "No space left on device", str(self))
+        return write(self, data, **options)
+
+    monkeypatch.setattr(Path, "write_text", fails_at_the_page)
+    report.warnings.append("something new")
+    with pytest.raises(ZooError, match="no space left on the disk"):
+        report.save(tmp_path / "report")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "report").iterdir()} == before
 
 
 numbers = st.floats(-1e4, 1e4, allow_nan=False, width=32)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -123,17 +125,30 @@ class Report:
         from portraitzoo.metrics.report_page import page
 
         folder = Path(folder)
-        if folder.is_file():
-            raise ZooError(f"{folder} is a file: the report needs a folder")
+        check_place(folder)
         texts = {
             REPORT: json.dumps(self.to_dict(), indent=1) + "\n",
             "report.md": self.markdown() + "\n",
             "report.html": page(self),
         }
-        for name, text in texts.items():
-            with replacing(folder / name) as path:
-                path.write_text(text, encoding="utf-8")
+        with ExitStack() as whole:  # all files or none take their places
+            for name, text in texts.items():
+                whole.enter_context(replacing(folder / name)).write_text(text, encoding="utf-8")
         return folder
+
+
+def check_place(folder: str | Path) -> None:
+    """Find out, before any work, whether a report can be written there.
+
+    Raises:
+        ZooError: if not.
+    """
+    folder = Path(folder).absolute()
+    home = next(path for path in (folder, *folder.parents) if path.exists())
+    if not home.is_dir():
+        raise ZooError(f"{home} is a file: the report needs a folder")
+    if not os.access(home, os.W_OK | os.X_OK):
+        raise ZooError(f"cannot write into {home}: choose another place for the report")
 
 
 def read_report(path: str | Path) -> dict[str, Any]:

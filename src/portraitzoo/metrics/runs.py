@@ -17,7 +17,7 @@ from portraitzoo.metrics.evaluation import chosen_protocol, evaluate
 from portraitzoo.metrics.inputs import Input
 from portraitzoo.metrics.processes import Processes
 from portraitzoo.metrics.protocols import Protocol
-from portraitzoo.metrics.report import Report
+from portraitzoo.metrics.report import Report, check_place
 from portraitzoo.metrics.results import Result
 
 
@@ -58,6 +58,8 @@ def evaluate_runs(
     """
     if num_runs < 1:
         raise ZooError(f"an evaluation takes at least 1 run, not {num_runs}")
+    if out is not None:
+        check_place(out)
     base = chosen_protocol(protocol, overrides, num_clips, seed)
     drawn = max(base.clips or 0, base.subjects or 0, base.images or 0, base.paths or 0, 1)
     reports = []

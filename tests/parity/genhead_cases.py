@@ -18,9 +18,12 @@ NAMES = {"shape": "shape", "expression": "exp", "pose": "pose", "eye_pose": "eye
 
 
 @lru_cache(maxsize=1)
-def generator_of(case: reference.Case) -> Generator:
-    """The case's generator through the conversion, with the synthetic head in the place of FLAME."""
-    settings = settings_of(case.manifest["config"])
+def generator_of(case: reference.Case, **further: object) -> Generator:
+    """The case's generator through the conversion, with the synthetic head in the place of FLAME.
+
+    ``further`` overrides settings of the manifest.
+    """
+    settings = settings_of(case.manifest["config"]) | further
     tensors, dropped, config = generator_tensors(case.state_dict() | official_head(case), settings)
     assert len(dropped) + len(tensors) + 2 > len(case.manifest["tensors"])  # the decoder's two outputs become one
     network = Generator(config)

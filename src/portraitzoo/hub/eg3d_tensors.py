@@ -29,11 +29,15 @@ DISCRIMINATOR_TABLE = (
     Rename("{block}.{rest}", "blocks.{block}.{rest}"),
 )
 
-DROPS = (
+ALWAYS_DROPPED = (
     BINOMIAL_FILTERS,
-    Drop(r"superresolution\..+\.noise_(const|strength)", "the super-resolution adds no noise (noise mode none, EG3D)"),
     Drop(r"dataset_label_std", "a number that only training with noisy labels needs, which was not done"),
 )
+DROPS = (
+    *ALWAYS_DROPPED,
+    Drop(r"superresolution\..+\.noise_(const|strength)", "the super-resolution adds no noise (noise mode none, EG3D)"),
+)
+"""What a network without noise in its super-resolution has no use for."""
 
 
 def networks_of(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from portraitzoo.layers.modulation import NoiseMode
 from portraitzoo.layers.resampling import resize
 from portraitzoo.layers.synthesis import SynthesisBlock
 
@@ -15,17 +16,27 @@ ACTIVATION_LIMIT = 256.0
 
 
 class SuperResolution(nn.Module):
-    """Noise-free StyleGAN2 blocks, each of which doubles the size of the rendered features.
+    """StyleGAN2 blocks, each of which doubles the size of the rendered features; free of noise unless told otherwise.
 
     Args:
         in_channels: channels of the rendered features.
         w_dim: width of the style vector.
         input_resolution: side of the features that enter the first block; others are resized to it.
         channels: of each block.
+        noise: per-pixel noise; without it the blocks have no weights for it.
     """
 
-    def __init__(self, in_channels: int, w_dim: int, *, input_resolution: int, channels: Sequence[int]) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        w_dim: int,
+        *,
+        input_resolution: int,
+        channels: Sequence[int],
+        noise: NoiseMode = "none",
+    ) -> None:
         super().__init__()
+        self.noise: NoiseMode = noise
         self.input_resolution = resolution = input_resolution
         self.blocks = nn.ModuleList()
         for out_channels in channels:
@@ -37,7 +48,7 @@ class SuperResolution(nn.Module):
                     w_dim,
                     resolution=resolution,
                     image_channels=3,
-                    noise=False,
+                    noise=noise != "none",
                     clamp=ACTIVATION_LIMIT,
                 )
             )
@@ -52,5 +63,6 @@ class SuperResolution(nn.Module):
         """Finished image; one style vector serves all layers."""
         x, image = resize(features, self.input_resolution), resize(image_raw, self.input_resolution)
         for block in self.blocks:
-            x, image = block(x, image, w[:, None].expand(-1, 3, -1), keep_features=block is not self.blocks[-1])
+            last = block is self.blocks[-1]
+            x, image = block(x, image, w[:, None].expand(-1, 3, -1), noise=self.noise, keep_features=not last)
         return image

@@ -54,3 +54,22 @@ def path_length_penalty(
     """
     moved = mean.lerp(lengths.detach().mean(), decay)
     return (lengths - moved).square(), moved
+
+
+def ray_distortion(
+    depths: Float[Tensor, "*rays samples"], weights: Float[Tensor, "*rays samples-1"]
+) -> Float[Tensor, "*rays"]:
+    """How far the light along rays is spread out (Barron et al., 2022, "Mip-NeRF 360", equation 15).
+
+    With m the middles and d the lengths of the intervals, sum_ij w_i w_j |m_i - m_j| + sum_i w_i^2 d_i / 3.
+
+    Args:
+        depths: ascending.
+        weights: of the intervals between them.
+    """
+    middles = (depths[..., 1:] + depths[..., :-1]) / 2
+    # Depths ascend, so the double sum is twice that over pairs with j < i, which running sums give.
+    before = weights.cumsum(dim=-1) - weights
+    moments = (weights * middles).cumsum(dim=-1) - weights * middles
+    between = 2 * (weights * (middles * before - moments)).sum(dim=-1)
+    return between + (weights.square() * depths.diff(dim=-1)).sum(dim=-1) / 3

@@ -60,6 +60,7 @@ class GenHeadConfig:
         decoder_width: hidden width of the decoder.
         super_resolution_input: side of the feature image that enters the super-resolution.
         super_resolution_channels: channels of its blocks, each of which doubles the size.
+        super_resolution_noise: per-pixel noise of its convolutions.
         samples: coarse samples per ray, and as many importance samples.
         box_warp: side of the cube that the tri-planes cover and rays are sampled in.
         render_resolution: side of the volume-rendered image unless told otherwise; no weight depends on it.
@@ -81,6 +82,7 @@ class GenHeadConfig:
     decoder_width: int = 64
     super_resolution_input: int = 128
     super_resolution_channels: tuple[int, ...] = (256, 128)
+    super_resolution_noise: NoiseMode = "none"
     samples: int = 48
     box_warp: float = 1.3
     render_resolution: int = 64
@@ -213,6 +215,7 @@ class Generator(nn.Module):
             config.w_dim,
             input_resolution=config.super_resolution_input,
             channels=config.super_resolution_channels,
+            noise=config.super_resolution_noise,
         )
         self.head = FlameHead(config.head)
 
@@ -257,15 +260,16 @@ class Generator(nn.Module):
         return _texels_together(inner), _texels_together(outer)
 
     def backdrop(
-        self, z: Float[Tensor, "batch z_dim"], *, noise: NoiseMode = "const"
+        self, z: Float[Tensor, "batch z_dim"], *, noise: NoiseMode = "const", update_average: bool = False
     ) -> Float[Tensor, "batch channels size size"]:
         """Features of the background, in (0, 1).
 
         Args:
             z: latent codes, N(0, I); those of the heads in all that was published.
             noise: per-pixel noise.
+            update_average: as in :meth:`mapping`.
         """
-        ws = self.background.mapping(z)
+        ws = self.background.mapping(z, update_average=update_average)
         return self._rows(lambda rows: self.background.synthesis(rows, noise), ws).sigmoid()
 
     def field(self, planes: PartPlanes) -> CanonicalField:

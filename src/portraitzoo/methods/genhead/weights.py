@@ -17,6 +17,7 @@ from portraitzoo.errors import CheckpointError
 from portraitzoo.faces.flame_head import HeadSizes
 from portraitzoo.hub.conversion import Conversion, Rename, convert_tensors
 from portraitzoo.hub.eg3d_tensors import (
+    ALWAYS_DROPPED,
     DISCRIMINATOR_TABLE,
     DROPS,
     RENDERER_TABLE,
@@ -46,9 +47,9 @@ SUPPORTED: dict[str, tuple[object, ...]] = {
     "ray_end": ("auto-plane",),
     "clamp_mode": ("softplus",),
     "disparity_space_sampling": (False,),
-    "superresolution_noise_mode": ("none",),
+    "superresolution_noise_mode": ("none", "const", "random"),
 }
-"""Settings of the renderer of which the release, and this package, know one value only."""
+"""Settings of the renderer, and the values of which this package knows what they mean."""
 
 
 def convert(checkpoint: Mapping[str, Any]) -> Conversion:
@@ -103,7 +104,8 @@ def generator_tensors(
     with torch.device("meta"):
         empty = Generator(config)
     expected = {name: tensor.shape for name, tensor in empty.state_dict().items() if not name.startswith("head.")}
-    ours, left_out = convert_tensors(others, GENERATOR_TABLE, DROPS, expected, prefix)
+    drops = DROPS if config.super_resolution_noise == "none" else ALWAYS_DROPPED
+    ours, left_out = convert_tensors(others, GENERATOR_TABLE, drops, expected, prefix)
     return ours | _prefixed(head, "head"), dropped | left_out, config
 
 
@@ -200,13 +202,13 @@ def settings_of(attributes: Mapping[str, Any]) -> dict[str, Any]:
     rendering = told.items if isinstance(told, Record) else told if isinstance(told, Mapping) else {}
     for name, values in SUPPORTED.items():
         if name in rendering and rendering[name] not in values:
-            raise CheckpointError(f"the checkpoint sets {name} to {shown(rendering[name])}, which no release does")
+            raise CheckpointError(f"the checkpoint sets {name} to {shown(rendering[name])}, which is not supported")
     found = {
         "samples": rendering.get("depth_resolution"),
         "box_warp": rendering.get("box_warp"),
         "render_resolution": attributes.get("neural_rendering_resolution"),
     }
-    settings = {name: value for name, value in found.items() if value is not None}
+    settings: dict[str, Any] = {name: value for name, value in found.items() if value is not None}
     for name, value in settings.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e4:
             raise CheckpointError(f"the checkpoint sets {name} to {shown(value)}")
@@ -214,7 +216,7 @@ def settings_of(attributes: Mapping[str, Any]) -> dict[str, Any]:
         raise CheckpointError(
             "the checkpoint has other numbers of coarse and importance samples, which no release does"
         )
-    return settings
+    return settings | {"super_resolution_noise": rendering.get("superresolution_noise_mode", "none")}
 
 
 def _generator(

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from portraitzoo.errors import ZooError
+from portraitzoo.media.frame_sets import find_frame_videos
 from portraitzoo.media.video import VideoReader
 from portraitzoo.preprocess import synthetic
 from portraitzoo.preprocess.studio.materials import Label
@@ -64,6 +65,18 @@ def test_plain_layout(tmp_path: Path, stand_in: list[int]) -> None:
     videos = sorted(tmp_path.glob("*.mp4"))
     assert len(videos) == 2
     assert all(video.with_suffix(".json").exists() for video in videos)
+
+
+def test_frames_for_threedvidgen(tmp_path: Path, stand_in: list[int]) -> None:
+    root = synthesise(tmp_path / "set", family="threedvidgen", clips=2, seed=2, resolution=32, frames=17)
+    videos = find_frame_videos(root)
+    assert [(video.group, video.num_frames) for video in videos] == [("heads", 17), ("heads", 17)]
+    assert {round(float(video.read(3).float().mean())) for video in videos} == {80, 87}, "without loss"
+    made = len(stand_in)
+    synthesise(tmp_path / "set", family="threedvidgen", clips=3, seed=2, resolution=32, frames=17)
+    assert len(stand_in) == made + 1
+    with pytest.raises(ZooError, match="unknown layout 'plain' of threedvidgen data: choose one of official"):
+        synthesise(tmp_path / "other", family="threedvidgen", layout="plain")
 
 
 def test_finished_clips_are_kept_and_sets_grow(tmp_path: Path, stand_in: list[int]) -> None:

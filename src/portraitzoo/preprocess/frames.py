@@ -1,7 +1,14 @@
 """Videos as folders of frames, and folders of frames as one archive: what 3D-Aware Video Generation trains on.
 
-What a frame costs a training process on one core (256 px crops of noisy synthetic heads, files in the system's cache,
-``zoo preprocess read-speed``) is told in the documentation of :func:`read_speed`.
+What one loading process delivers of frames of 256 pixels (synthetic heads, files in the system's cache; images per
+second of processor time of one core):
+
+* folder: 550 as .png, 1130 as .jpg;
+* archive: 580 and 1530;
+* video files: 193 (clips of 24 frames of 128 pixels; longer and larger ones are slower).
+
+On a local disk decoding is most of it. The recipes' 8 clips of a GPU are 16 images an update, so that a single process
+keeps up with 34 updates a second; they take three. ``zoo preprocess read-speed`` measures the same where the data lie.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from portraitzoo.faces.flame_head import FlameHead, HeadSizes
 from portraitzoo.faces.flame_parameters import FlameParameters
 from portraitzoo.faces.head_maps import correspondence_map, part_mask, with_eyelids
 from portraitzoo.faces.head_pose import camera_for_neck
+from portraitzoo.faces.parametric import ParametricHead
 from portraitzoo.faces.rotations import bounded_rotation, rotation_matrix, unbounded_rotation
 from portraitzoo.faces.skinning import linear_blend_skinning
 from portraitzoo.rendering.cameras import Camera
@@ -207,6 +208,16 @@ def test_parts_and_maps(head: FlameHead) -> None:
     assert place.shape == (1, 3, 64, 64) and not place[:, :, ~fragments.covered[0]].any()
     blinking = with_eyelids(head, vertices, vertices + 1)
     assert (blinking != vertices).any(-1)[0].nonzero()[:, 0].tolist() == head.eyelids.tolist()
+
+
+def test_it_is_a_parametric_head(head: FlameHead) -> None:
+    flame = head.flame
+    assert isinstance(flame, ParametricHead)
+    assert flame.identity_basis.shape[-1] == 300 and flame.expression_basis.shape[-1] == 100
+    assert flame.triangles.max() < len(flame.uv) and flame.uv.min() >= 0 and flame.uv.max() <= 1
+    front = flame.v_template[:, 2].argmax()
+    assert float(flame.uv[front, 0]) == pytest.approx(0.5, abs=0.2)
+    assert flame.uv[flame.v_template[:, 1].argmax(), 1] == 1
 
 
 def test_a_head_is_saved_and_loaded(head: FlameHead) -> None:

@@ -146,12 +146,29 @@ class FLAME(nn.Module):
             return linear_blend_skinning(corrected, joints, rotations, list(PARENTS), self.lbs_weights.float())
 
     @property
+    def triangles(self) -> Int[Tensor, "faces 3"]:
+        """Faces of the mesh."""
+        return self.faces
+
+    @property
+    def uv(self) -> Float[Tensor, "vertices 2"]:
+        """The template unrolled from a cylinder: u around the vertical axis (0.5 in front), v upwards, in [0, 1]."""
+        low, high = self.v_template.amin(0), self.v_template.amax(0)
+        x, y, z = (self.v_template - (low + high) / 2).unbind(-1)
+        return torch.stack([0.5 + torch.atan2(x, z) / (2 * math.pi), 0.5 + y / (high - low)[1]], dim=-1)
+
+    @property
+    def identity_basis(self) -> Float[Tensor, "vertices 3 300"]:
+        """Offset of the vertices for each identity coefficient at 1."""
+        return self.shapedirs[..., :NUM_SHAPE]
+
+    @property
     def expression_basis(self) -> Float[Tensor, "vertices 3 100"]:
         """Offset of the vertices for each expression coefficient at 1."""
         return self.shapedirs[..., NUM_SHAPE:]
 
     def landmarks(self, vertices: Float[Tensor, "batch vertices 3"]) -> Float[Tensor, "batch 70 3"]:
-        """The 68 landmarks of the iBUG layout at fixed places of the skin, then left and right pupil."""
+        """The 68 landmarks of the iBUG layout at fixed places of the skin, then the pupils."""
         return self._on_surface(vertices, self.full_faces, self.full_barycentric)
 
     def contour_landmarks(

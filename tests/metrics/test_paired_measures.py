@@ -116,6 +116,16 @@ def test_pairs_of_unequal_length_or_size_are_compared_as_far_as_they_go(tmp_path
     assert not any("another size" in warning for warning in both.warnings)
 
 
+def test_grey_and_transparent_pictures_are_counted(tmp_path: Path) -> None:
+    save_frames(tmp_path / "a", [make_clip(0, 3, grey=True), make_clip(1, 3)])
+    save_frames(tmp_path / "b", make_clips(2, num_frames=3))
+    for path in (tmp_path / "b" / "clip_01").glob("*.png"):
+        cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 255, (24, 24, 4), dtype=np.uint8))
+    text = "\n".join(measure(tmp_path / "a", tmp_path / "b", metrics="l1").warnings)
+    assert "1 grey: repeated to three channels" in text
+    assert "1 with an alpha channel" in text
+
+
 def test_what_cannot_be_paired_is_said(tmp_path: Path) -> None:
     clips = make_clips(2)
     with pytest.raises(ZooError, match="PSNR compares each item with the one it should be: give the real items too"):
@@ -187,6 +197,8 @@ def test_cross_reenactment_compares_with_the_source_portraits(tmp_path: Path) ->
     ]
     found = measure(generated, driving, references=people, metrics=("id-similarity", "l1"))
     assert found.values["id-similarity"] == pytest.approx(float(torch.stack(expected).mean()), rel=1e-4)
+    assert "against the portraits of clips in memory" in result(found, "id-similarity").notes
+    assert result(found, "l1").notes == []
     assert found.values["l1"] == pytest.approx(measure(generated, driving, metrics="l1").values["l1"])
     alone = measure(generated, references=people, metrics="id-similarity")
     assert alone.values["id-similarity"] == pytest.approx(found.values["id-similarity"])

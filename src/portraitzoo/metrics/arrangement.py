@@ -38,6 +38,10 @@ class Arrangement:
             self._made[kind] = self._make(kind, measure.title)
         return self._made[kind]
 
+    def by_reference(self, measure: Measure | type[Measure]) -> bool:
+        """Whether a measure compares with the references."""
+        return measure.paired and measure.by_reference and self._references is not None
+
     def groups(self, measures: Sequence[M]) -> list[tuple[Source, list[M]]]:
         """Measures together that look at one source, the generated side first."""
         found: dict[int, tuple[Source, list[M]]] = {}
@@ -48,7 +52,7 @@ class Arrangement:
 
     def _kind(self, measure: Measure | type[Measure]) -> str:
         if measure.paired:
-            return "references" if measure.by_reference and self._references is not None else "pairs"
+            return "references" if self.by_reference(measure) else "pairs"
         return "paths" if measure.stage_type.need in ("paths-w", "paths-z") else "generated"
 
     def _make(self, kind: str, title: str) -> Source:

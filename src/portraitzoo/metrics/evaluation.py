@@ -162,6 +162,9 @@ def evaluate(
     seconds["real"] = time.monotonic() - begun
     begun = time.monotonic()
     results = [_result(measure, left, right) for measure in measures]
+    for measure, result in zip(measures, results, strict=True):
+        if sides is not None and sides.by_reference(measure) and people is not None:
+            result.notes.append(f"against the portraits of {people.label}")
     if Processes.current().rank == 0:
         for measure, result in zip(measures, results, strict=True):
             seen = ours if sides is None else sides.source(measure)

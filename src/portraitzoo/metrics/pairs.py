@@ -100,7 +100,8 @@ class PairedSource:
             targets = {name: values[:1].expand(len(ours), *values.shape[1:]) for name, values in targets.items()}
         count = min(len(ours), len(targets[TARGET]))
         cut = {name: values[:count] for name, values in (ours.maps | targets).items()}
-        return Clip(frames=ours.frames[:count], fps=ours.fps, maps=cut, info={**ours.info, "resized": differ})
+        alpha = any(clip.info.get("alpha") for clip in (ours, theirs))
+        return Clip(frames=ours.frames[:count], fps=ours.fps, maps=cut, info={"alpha": alpha, "resized": differ})
 
 
 Key = str | int

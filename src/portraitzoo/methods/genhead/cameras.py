@@ -11,6 +11,8 @@ from torch import Tensor
 from portraitzoo.faces.head_maps import FIELD_OF_VIEW
 from portraitzoo.rendering.cameras import Camera, pinhole
 
+_TRAJECTORY = Camera.canonical()  # what the distance and lens of named trajectories are told from
+
 FOCAL = 0.5 / math.tan(math.radians(FIELD_OF_VIEW / 2))
 """Focal length of all its data in units of the image size."""
 DISTANCE = 4.0
@@ -36,6 +38,19 @@ def frontal() -> Camera:
     cam2world = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0]))
     cam2world[2, 3] = DISTANCE
     return Camera(cam2world, pinhole(FOCAL))
+
+
+def placed(camera: Camera) -> Camera:
+    """Cameras of a named trajectory at GenHead's distance and with its lens; a zoom becomes a change of distance.
+
+    Args:
+        camera: along a trajectory of :data:`portraitzoo.rendering.cameras.TRAJECTORIES`.
+    """
+    lens = camera.intrinsics[..., 0, 0] / _TRAJECTORY.intrinsics[0, 0]
+    away = DISTANCE / _TRAJECTORY.cam2world[2, 3] / lens
+    cam2world = camera.cam2world.clone()
+    cam2world[..., :3, 3] *= away[..., None]
+    return Camera(cam2world, pinhole(FOCAL).expand_as(camera.intrinsics))
 
 
 def depth_bounds(camera: Camera, side: float) -> tuple[Float[Tensor, "batch 1 1"], Float[Tensor, "batch 1 1"]]:

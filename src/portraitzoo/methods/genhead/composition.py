@@ -33,6 +33,28 @@ class CanonicalField:
         """Raw density and colour of the rest."""
         return self._decoded(1, points)
 
+    def around(
+        self, head: PosedHead, points: Float[Tensor, "points 3"]
+    ) -> tuple[Float[Tensor, " points"], Float[Tensor, "points channels"]]:
+        """Raw density and colour at world points around a posed head, whoever looks at it.
+
+        Within the boxes of the eyeballs the denser of the inner and the outer field counts, elsewhere the outer one.
+        What is inside the mouth shows only from where a picture has it (see :class:`PartField`) and is left out.
+
+        Args:
+            head: the pose.
+            points: world coordinates.
+        """
+        straight = head.straighten(points)
+        density, color = self.outer(head.face.move(straight)[0])
+        where = head.in_eye_boxes(straight).nonzero()[:, 0]
+        if len(where):
+            inner, inner_color = self.inner(head.eyes.move(straight[where])[0])
+            denser = inner > density[where]
+            color = color.index_put((where,), torch.where(denser[:, None], inner_color, color[where]))
+            density = density.index_put((where,), torch.maximum(inner, density[where]))
+        return density, color
+
     def _decoded(self, which: int, points: Tensor) -> tuple[Tensor, Tensor]:
         features = triplane_features(self.planes[which], points[None], self.box_warp, CYCLIC_AXES)
         density, color = self.decoder(features)

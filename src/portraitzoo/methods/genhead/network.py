@@ -17,13 +17,14 @@ from torch import Tensor, nn
 
 from portraitzoo.faces.flame_arrays import NUM_SHAPE
 from portraitzoo.faces.flame_head import FlameHead, HeadSizes
+from portraitzoo.faces.flame_parameters import FlameParameters
 from portraitzoo.layers.mapping import MappingNetwork
 from portraitzoo.layers.modulation import NoiseMode
 from portraitzoo.layers.super_resolution import ACTIVATION_LIMIT, SuperResolution
 from portraitzoo.layers.synthesis import SynthesisNetwork
 from portraitzoo.methods.genhead.cameras import depth_bounds, label_of
 from portraitzoo.methods.genhead.composition import CanonicalField, PartField, PartPlanes
-from portraitzoo.methods.genhead.deformer import PosedHead
+from portraitzoo.methods.genhead.deformer import PosedHead, pose_heads
 from portraitzoo.methods.genhead.masks import PartMasks, part_masks
 from portraitzoo.rendering.cameras import LABEL_SIZE, Camera
 from portraitzoo.rendering.rays import cast_rays
@@ -271,6 +272,20 @@ class Generator(nn.Module):
         """
         ws = self.background.mapping(z, update_average=update_average)
         return self._rows(lambda rows: self.background.synthesis(rows, noise), ws).sigmoid()
+
+    def pose(
+        self, parameters: FlameParameters, *, eyelids: Float[Tensor, "batch 100"] | None = None
+    ) -> list[PosedHead]:
+        """Heads in their poses; see :func:`~portraitzoo.methods.genhead.deformer.pose_heads`."""
+        if _as_batch(parameters.shape):
+            return pose_heads(self.head, parameters, eyelids=eyelids)
+        rows = [slice(row, row + 1) for row in range(len(parameters))]
+        lids = [None if eyelids is None else eyelids[row] for row in rows]
+        return [
+            head
+            for row, lid in zip(rows, lids, strict=True)
+            for head in pose_heads(self.head, parameters[row], eyelids=lid)
+        ]
 
     def field(self, planes: PartPlanes) -> CanonicalField:
         """The fields of one identity in canonical space."""

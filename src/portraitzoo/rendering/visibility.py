@@ -8,7 +8,8 @@ centre exactly on an edge to the faces on both sides, where PyTorch3D gives it t
 
 from __future__ import annotations
 
-from typing import Literal
+import functools
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -186,7 +187,14 @@ def _nvdiffrast(
         scaled, w = 2 * (depth - near) / (far - near) - 1, torch.ones_like(depth)
     # Its first row is at y = -1, the picture's is at the top.
     clip = torch.stack([-plane[:, 0] * w, -plane[:, 1] * w, scaled, w], dim=-1).float().contiguous()
-    context = dr.RasterizeCudaContext(device=plane.device)
-    drawing, _ = dr.rasterize(context, clip[None], used.int().contiguous(), (resolution, resolution), grad_db=False)
+    triangles, size = used.int().contiguous(), (resolution, resolution)
+    drawing, _ = dr.rasterize(_cuda_context(plane.device), clip[None], triangles, size, grad_db=False)
+        _cuda_context(plane.device), clip[None], used.int().contiguous(), (resolution, resolution), grad_db=False
+    )
     face = drawing[0, ..., 3].long() - 1
     return torch.where(face < 0, -1, chosen[face])
+
+
+@functools.cache
+def _cuda_context(device: torch.device) -> Any:
+    return import_extra("nvdiffrast.torch", "nvdiffrast").RasterizeCudaContext(device=device)

@@ -189,8 +189,6 @@ def _nvdiffrast(
     clip = torch.stack([-plane[:, 0] * w, -plane[:, 1] * w, scaled, w], dim=-1).float().contiguous()
     triangles, size = used.int().contiguous(), (resolution, resolution)
     drawing, _ = dr.rasterize(_cuda_context(plane.device), clip[None], triangles, size, grad_db=False)
-        _cuda_context(plane.device), clip[None], used.int().contiguous(), (resolution, resolution), grad_db=False
-    )
     face = drawing[0, ..., 3].long() - 1
     return torch.where(face < 0, -1, chosen[face])
 

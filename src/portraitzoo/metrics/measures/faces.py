@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -15,27 +14,18 @@ from portraitzoo.media.clip import Clip
 from portraitzoo.metrics.measures.base import Networks, Stage
 from portraitzoo.metrics.measures.items import ItemMeasure
 from portraitzoo.metrics.measures.paired import PairMeasure, PairStage
-from portraitzoo.metrics.measures.subjects import consistency, embeddings
+from portraitzoo.metrics.measures.subjects import Embeddings, consistency
 from portraitzoo.metrics.pairs import TARGET
 from portraitzoo.metrics.protocols import Protocol
 from portraitzoo.metrics.reconstruction import SUFFIX, Quantity
 from portraitzoo.metrics.results import Gathered
 
 
-class FrameEmbeddings(Stage):
+class FrameEmbeddings(Embeddings):
     """A face embedding for each frame of a clip."""
 
     name = "faces"
     need = "clips"
-
-    @classmethod
-    def network_name(cls, protocol: Protocol) -> str:
-        """The protocol's face recognition network."""
-        return protocol.identity_network
-
-    def rows(self, clips: Sequence[Clip]) -> list[Float32[np.ndarray, "rows features"]]:
-        """An embedding for each frame."""
-        return embeddings(self, clips)
 
 
 class IdentityOverTime(ItemMeasure):

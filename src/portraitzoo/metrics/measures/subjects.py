@@ -19,11 +19,8 @@ from portraitzoo.metrics.results import Gathered
 from portraitzoo.metrics.warping import MultiViewWarpingError
 
 
-class ViewEmbeddings(Stage):
-    """A face embedding for each view of a head."""
-
-    name = "views"
-    need = "subjects"
+class Embeddings(Stage):
+    """A face embedding for each frame."""
 
     @classmethod
     def network_name(cls, protocol: Protocol) -> str:
@@ -31,8 +28,18 @@ class ViewEmbeddings(Stage):
         return protocol.identity_network
 
     def rows(self, clips: Sequence[Clip]) -> list[Float32[np.ndarray, "rows features"]]:
-        """An embedding for each view."""
-        return embeddings(self, clips)
+        """An embedding for each frame."""
+        assert self.network is not None
+        frames = torch.cat([clip.frames for clip in clips]).split(4 * self.batch_size)
+        found = torch.cat([self.network(batch.to(self.device)).float().cpu() for batch in frames])
+        return [part.numpy() for part in found.split([len(clip.frames) for clip in clips])]
+
+
+class ViewEmbeddings(Embeddings):
+    """A face embedding for each view of a head."""
+
+    name = "views"
+    need = "subjects"
 
 
 class ChamferPairs(Stage):
@@ -127,14 +134,6 @@ class Warping(SubjectMeasure):
     name = "warping"
     title = "Warping error"
     stage_type = WarpingPairs
-
-
-def embeddings(stage: Stage, clips: Sequence[Clip]) -> list[Float32[np.ndarray, "frames features"]]:
-    """Face embeddings of all frames of clips of one shape, by the stage's network."""
-    assert stage.network is not None
-    frames = torch.cat([clip.frames for clip in clips]).split(4 * stage.batch_size)
-    found = torch.cat([stage.network(batch.to(stage.device)).float().cpu() for batch in frames])
-    return [part.numpy() for part in found.split([len(clip.frames) for clip in clips])]
 
 
 def consistency(rows: Float32[np.ndarray, "frames features"]) -> Float[np.ndarray, " 1"]:

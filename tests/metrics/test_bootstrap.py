@@ -91,6 +91,23 @@ def test_frames_of_a_clip_are_drawn_together() -> None:
     assert together.std_error == pytest.approx(single.std_error, rel=0.05)
 
 
+def test_windows_of_a_video_are_drawn_together_and_one_video_has_no_interval() -> None:
+    draw = np.random.default_rng(0)
+    clips, other = experiment(draw, 24, 6)
+    value = frechet_of_rows(clips, other)
+    repeated = Gathered(FeatureStatistics(6))
+    for item, row in enumerate(np.concatenate([clips] * 4).astype(np.float32)):
+        repeated.add(item, row[None], f"video {item % 24}")
+    alone = examine(gathered(clips), gathered(other), value, 0).interval
+    together = examine(repeated, gathered(other), value, 0).interval
+    assert together.std_error == pytest.approx(alone.std_error, rel=0.05)
+    repeated.names = dict.fromkeys(repeated.rows, "one video")
+    found = examine(repeated, gathered(other), value, 0)
+    assert found.interval is None
+    assert {point[2] for point in found.plots["convergence"]} == {None}
+    assert bootstrap.of_mean(0.0, [1.0, 2.0], ["a", "a"]) is None
+
+
 def test_rows_stand_for_statistics() -> None:
     first, second = experiment(np.random.default_rng(0), 30, 6)
     for ddof in (0, 1):

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +51,7 @@ class Contest:
         items: images or clips.
         ours: least seconds of a run.
         theirs: the same of the other side.
-        ours_cpu: least processor seconds of a run, over all threads: what a busy machine does not change.
+        ours_cpu: least processor seconds of a run, over all threads and processes: what a busy machine does not change.
         theirs_cpu: the same of the other side.
         difference: largest difference of the features (or of the distance made from them), relative to the largest.
         device: where networks ran.
@@ -130,7 +130,7 @@ def contests(
         clips: clips for FVD; fewer if the folder holds fewer.
         size: side of the synthetic images and clips in pixels.
         batch_size: clips to a forward pass, on both sides.
-        workers: threads in which ours decodes.
+        workers: processes or threads in which ours decodes.
         repeats: runs of each side, of which the fastest counts.
         threads: CPU threads (default: what torch chooses).
 
@@ -166,9 +166,14 @@ def _contest(
 
 
 def _times(work: Callable[[], object], device: torch.device) -> tuple[float, float]:
-    started = time.process_time()
+    started = _processor_seconds()
     seconds = timed(work, device)
-    return seconds, time.process_time() - started
+    return seconds, _processor_seconds() - started
+
+
+def _processor_seconds() -> float:
+    """Of this process and of those that it started and that have ended (which decode)."""
+    return sum(os.times()[:4])
 
 
 def _fid(folder: Path, device: torch.device, count: int, size: int, repeats: int) -> Contest:

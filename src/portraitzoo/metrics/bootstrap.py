@@ -24,7 +24,7 @@ RESAMPLES = 1000
 LEVEL = 0.95
 SEED = 0
 
-LINEARISED = "bootstrap of items, distance linearised at the sample (infinitesimal jackknife)"
+LINEARISED = "bootstrap of videos, images or seeds, distance linearised at the sample (infinitesimal jackknife)"
 OF_MEANS = "bootstrap of items"
 
 _CHUNK = 4_000_000  # numbers that are drawn at once
@@ -57,12 +57,24 @@ class Interval:
         return self.method + drawn
 
 
-def of_mean(value: float, items: Sequence[float] | NDArray[np.float64]) -> Interval | None:
-    """Percentile interval of ``value``, a mean over items of these values; None for fewer than two of them."""
+def of_mean(
+    value: float, items: Sequence[float] | NDArray[np.float64], owners: Sequence[str] | None = None
+) -> Interval | None:
+    """Percentile interval of ``value``, a mean over items.
+
+    Args:
+        value: the mean.
+        items: value of each item.
+        owners: what each item is a part of (windows of one video): parts of one thing are drawn together.
+
+    Returns:
+        None for fewer than two things to draw.
+    """
     array = np.asarray(items, dtype=np.float64)
-    if len(array) < 2:
+    drawn = array - array.mean() if owners is None else of_owners(array, owners)
+    if len(drawn) < 2:
         return None
-    return _interval(value, value + _resampled_means(array - array.mean(), SEED), floor=None, method=OF_MEANS)
+    return _interval(value, value + _resampled_means(drawn, SEED), floor=None, method=OF_MEANS)
 
 
 def of_frechet(value: float, influences: Sequence[NDArray[np.float64]]) -> Interval | None:
@@ -70,7 +82,7 @@ def of_frechet(value: float, influences: Sequence[NDArray[np.float64]]) -> Inter
 
     Args:
         value: the distance.
-        influences: for each side that varies, those of its items (:func:`frechet_influences`, :func:`of_items`).
+        influences: for each side that varies, those of its items (:func:`frechet_influences`, :func:`of_owners`).
 
     Returns:
         None if a side has fewer than two items.
@@ -81,19 +93,19 @@ def of_frechet(value: float, influences: Sequence[NDArray[np.float64]]) -> Inter
     return _interval(value, value + np.asarray(moves), floor=0.0, method=LINEARISED)
 
 
-def of_items(
-    influences: Float[np.ndarray, " rows"], rows_of: Sequence[int], items_in_all: float | None = None
-) -> NDArray[np.float64]:
-    """Influences of items that have several rows each (the frames of a clip), which must be resampled together.
+def of_owners(
+    influences: Float[np.ndarray, " rows"], owners: Sequence[str], share: float = 1.0
+) -> Float[np.ndarray, " owners"]:
+    """Influences of things that have several rows each and must be resampled as a whole: frames or windows of a video.
 
     Args:
         influences: those of the rows.
-        rows_of: number of rows of each item, in order.
-        items_in_all: how many items the distance rests on, if only some are given: the spread is scaled to that many.
+        owners: to what each row belongs.
+        share: of all the rows that the value rests on, the share that is given; the spread is scaled to all.
     """
-    bounds = np.cumsum([0, *rows_of])[:-1]
-    of_each = np.add.reduceat(influences - influences.mean(), bounds) * (len(rows_of) / len(influences))
-    return of_each * np.sqrt(len(rows_of) / (items_in_all or len(rows_of)))
+    _, group = np.unique(np.asarray(owners), return_inverse=True)
+    sums = np.bincount(group, weights=influences - influences.mean())
+    return sums * (len(sums) / len(influences)) * np.sqrt(share)
 
 
 def frechet_influences(

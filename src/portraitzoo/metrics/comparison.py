@@ -164,7 +164,7 @@ def _difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> Differen
     low = high = None
     if paired:
         each = np.array([value for _, value in pairs[1]]) - np.array([value for _, value in pairs[0]])
-        found = bootstrap.of_mean(difference, each)
+        found = bootstrap.of_mean(difference, each, [name for name, _ in pairs[0]])
         low, high = (found.low, found.high) if found else (None, None)
     elif first["interval"] and second["interval"]:
         error = float(np.hypot(first["interval"]["std_error"], second["interval"]["std_error"]))

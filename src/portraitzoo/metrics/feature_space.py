@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,13 +46,12 @@ def examine(generated: Gathered, real: Gathered, value: float, ddof: int) -> Exa
         value: their distance.
         ddof: divisor of covariances is n - ddof.
     """
-    sides = [side for side in (generated, real) if side.rows]
     tensors = [_rows(side, ddof) for side in (generated, real)]
-    if not sides or min(len(rows) for rows in tensors) < 2:
+    if not (generated.rows or real.rows) or min(len(rows) for rows in tensors) < 2:
         return Examination(None)
     _, *influences = bootstrap.frechet_influences(tensors[0], tensors[1], ddof)
     varying = [
-        bootstrap.of_items(found, [len(rows) for rows in side.rows.values()], _items_in_all(side))
+        bootstrap.of_owners(found, _owners(side, side.rows), _share(side))
         for side, found in zip((generated, real), influences, strict=True)
         if side.rows
     ]
@@ -60,11 +60,15 @@ def examine(generated: Gathered, real: Gathered, value: float, ddof: int) -> Exa
     return Examination(bootstrap.of_frechet(value, varying), plots)
 
 
-def _items_in_all(side: Gathered) -> float:
-    """Items behind the statistics, also where only the first rows were kept."""
+def _owners(side: Gathered, items: Iterable[int]) -> list[str]:
+    """To what each row of these items belongs: windows of one video have one name."""
+    return [side.names.get(item) or str(item) for item in items for _ in range(len(side.rows[item]))]
+
+
+def _share(side: Gathered) -> float:
+    """Share of the rows behind the statistics that was kept."""
     kept = sum(map(len, side.rows.values()))
-    all_rows = side.statistics.num_items if side.statistics is not None else kept
-    return len(side.rows) * all_rows / kept
+    return 1.0 if side.statistics is None else kept / side.statistics.num_items
 
 
 def _rows(side: Gathered, ddof: int) -> Float[Tensor, "rows features"]:
@@ -92,7 +96,7 @@ def frechet_of_rows(
 
 def convergence(
     generated: Gathered, real: Gathered, ddof: int = 0, seed: int = 0
-) -> list[tuple[int, float, float, float]]:
+) -> list[tuple[int, float, float | None, float | None]]:
     """Fréchet distance for growing numbers of items, drawn without replacement, and its bootstrap interval.
 
     A side of which only statistics are known stands as it is; otherwise both sides grow together.
@@ -104,32 +108,34 @@ def convergence(
         seed: of the draw.
 
     Returns:
-        (number of rows, distance, lower and upper end of the interval), rising; empty for fewer than eight rows.
+        (number of rows, distance, lower and upper end of the interval), rising; the ends are None where all rows are of
+        one video. Empty for fewer than eight rows.
     """
-    sides = [list(side.rows.values()) for side in (generated, real)]
-    most = min([len(rows) for rows in sides if rows], default=0)
-    width = max((len(rows[0]) for rows in sides if rows), default=1)
-    most = min(most, max(CURVE_LIMIT // width, 1))
-    counts = sorted({round(most * 2**-step) for step in np.arange(0, 3.5, 0.5)})
-    counts = [count for count in counts if count * width >= CURVE_LEAST and count > 1]
+    sides = [side for side in (generated, real) if side.rows]
+    most = min((len(side.rows) for side in sides), default=0)
+    width = max((len(rows) for side in sides for rows in side.rows.values()), default=1)
     if most * width < 2 * CURVE_LEAST:
         return []
-    orders = [np.random.default_rng([seed, side]).permutation(len(rows)) for side, rows in enumerate(sides)]
-    fixed = None if real.rows else _rows(real, ddof)
-    curve = []
-    for count in counts:
-        chosen = [[rows[i] for i in order[:count]] for rows, order in zip(sides, orders, strict=True)]
-        ours = torch.from_numpy(np.concatenate(chosen[0])).double()
-        theirs = torch.from_numpy(np.concatenate(chosen[1])).double() if fixed is None else fixed
-        value, *influences = bootstrap.frechet_influences(ours, theirs, ddof)
+    most = min(most, max(CURVE_LIMIT // width, 1))
+    counts = sorted({round(most * 2**-step) for step in np.arange(0, 3.5, 0.5)})
+    orders = [np.random.default_rng([seed, number]).permutation(list(side.rows)) for number, side in enumerate(sides)]
+    fixed = [_rows(side, ddof) for side in (generated, real) if not side.rows]
+    curve: list[tuple[int, float, float | None, float | None]] = []
+    for count in (count for count in counts if count * width >= CURVE_LEAST and count > 1):
+        chosen = [order[:count] for order in orders]
+        rows = [
+            torch.from_numpy(np.concatenate([side.rows[item] for item in items]))
+            for side, items in zip(sides, chosen, strict=True)
+        ]
+        first, second = (rows + fixed)[:2]
+        value, *influences = bootstrap.frechet_influences(first, second, ddof)
         varying = [
-            bootstrap.of_items(found, list(map(len, rows)))
-            for found, rows in zip(influences, chosen, strict=True)
-            if rows
+            bootstrap.of_owners(found, _owners(side, items))
+            for side, items, found in zip(sides, chosen, influences, strict=False)
         ]
         interval = bootstrap.of_frechet(value, varying)
-        assert interval is not None
-        curve.append((len(ours), value, interval.low, interval.high))
+        ends = (interval.low, interval.high) if interval else (None, None)
+        curve.append((len(rows[0]), value, *ends))
     return curve
 
 

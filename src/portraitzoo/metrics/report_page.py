@@ -127,7 +127,8 @@ def _end(result: Result, end: str, extremes: Sequence[Extreme]) -> str:
         caption = f"{end} by value"
     shown = ""
     for extreme in chosen:
-        said = f"{extreme.name}: {extreme.value:.4g}"
+        what = "distance " if extreme.real_item is not None and result.real is not None else ""
+        said = f"{extreme.name}: {what}{extreme.value:.4g}"
         shown += _tag("p", said, "strip-name side-generated")
         shown += _strip(extreme.picture, f"{end} of {result.title}, {said}") if extreme.picture else ""
         if extreme.real_name is not None:
@@ -155,8 +156,10 @@ def _figures(results: Sequence[Result]) -> str:
         if len(result.plots.get("convergence", [])) > 1:
             curve = result.plots["convergence"]
             sides = f"{result.unit} on each side" if result.plots.get("plane") else f"generated {result.unit}"
-            chart = line_chart([point[:2] for point in curve], sides, result.title, [point[2:] for point in curve])
-            said = "as the number of samples grows, with its interval: a curve that still falls is bias"
+            band = [point[2:] for point in curve] if all(low is not None for _, _, low, _ in curve) else []
+            chart = line_chart([point[:2] for point in curve], sides, result.title, band)
+            shaded = ", with its interval" if band else ""
+            said = f"as the number of samples grows{shaded}: a curve that still falls is bias"
             figures.append(_figure(title, said, chart))
         if result.plots.get("values"):
             chart = histogram(result.plots["values"], result.title, result.unit)
@@ -174,11 +177,17 @@ def _protocol(report: Report) -> str:
     modified = report.protocol.modified()
     rows = []
     for name, value in dataclasses.asdict(report.protocol).items():
-        text = _tag("code", str(value))
+        text = _tag("code", _spelled(value))
         if name in modified:
-            text += escape(f" instead of the published {modified[name][0]}")
+            text += escape(f" instead of the published {_spelled(modified[name][0])}")
         rows.append(_row(name.replace("_", " "), text, "changed" if name in modified else ""))
     return "".join(rows)
+
+
+def _spelled(value: object) -> str:
+    if isinstance(value, tuple):
+        return "; ".join(map(str, value)) or "none"
+    return "not set" if value is None else str(value)
 
 
 def _intervals(results: Sequence[Result]) -> str:
@@ -189,9 +198,8 @@ def _intervals(results: Sequence[Result]) -> str:
     methods = "; ".join(dict.fromkeys(map(str, found)))
     text = (
         f"Intervals hold the expected value at this number of samples in {found[0].level:.0%} of repeated experiments: "
-        f"{methods}. They tell how far the choice of samples "
-        "moves a number. The bias of a distance that is made from few samples is not in them, the curve shows it; and "
-        "items are taken as independent, which windows of one video are not."
+        f"{methods}. They tell how far the choice of samples moves a number; frames and windows of one video are drawn "
+        "together. The bias of a distance that is made from few samples is not in them: the curve shows it."
     )
     return _tag("p", text, "soft")
 

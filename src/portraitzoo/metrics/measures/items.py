@@ -69,7 +69,7 @@ class ItemMeasure(Measure):
             extra={"median": float(np.median(each)), **self.extra(values)},
             plots={"values": each.tolist()},
             items=[(name, float(mean)) for name, mean in zip(names, means, strict=True) if np.isfinite(mean)],
-            interval=of_mean(value, each),
+            interval=of_mean(value, each, [name for name, mean in zip(names, means, strict=True) if np.isfinite(mean)]),
         )
         result.extremes = by_value(result.items, generated, self.higher_is_better)
         return self._described(result)

@@ -20,6 +20,7 @@ _SLACK = 1e-5  # bounds are computed with rounding; this much, relative to the c
 _PAIRS = 1 << 17  # measured at a time: what a cache holds
 _COMPARED = 1 << 26
 _LEAF = 32
+_CLOUD_STEPS = 3  # of the cloud along the longest edge of a face of mean size
 _EXACT = "donot_use_mm_for_euclid_dist"
 _CELL_BITS = 10
 
@@ -49,9 +50,9 @@ def closest_faces(
     found = []
     with torch.no_grad():
         for one, mesh in zip(points.float(), vertices.float(), strict=True):
-            search = _FaceSearch(mesh[faces])
+            search = _FaceSearch(mesh[faces], min_area)
             size = max(1, _COMPARED // max(len(faces), 1))
-            keys = [_closest_keys(part, search, min_area) for part in one.split(size)]
+            keys = [_closest_keys(part, search) for part in one.split(size)]
             found.append(torch.cat(keys))
         key = torch.stack(found)
         distance = (key >> 32).to(torch.int32).view(torch.float32)
@@ -74,7 +75,8 @@ def nearest_vertices(
             # Neighbours in space ask for the same branches: in this order the tree answers several times faster.
             order = _along_a_curve(points).argsort()
             found = torch.empty(len(points), count, dtype=torch.int64)
-            _, index = _tree(vertices).query(points[order].numpy(), k=range(1, count + 1))
+            workers = torch.get_num_threads()
+            _, index = _tree(vertices).query(points[order].numpy(), k=range(1, count + 1), workers=workers)
             found[order] = torch.from_numpy(np.asarray(index, dtype=np.int64))
         else:
             parts = points.split(max(1, _COMPARED // len(vertices)))
@@ -133,43 +135,80 @@ def face_normals(corners: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 
 
 
 class _FaceSearch:
-    """The faces of one mesh, and spheres around them."""
+    """The faces of one mesh; on a GPU with spheres around them, on a CPU with a cloud of points spread over them.
 
-    def __init__(self, corners: Float[Tensor, "faces 3 3"]) -> None:
-        self.corners = corners
+    In the cloud every place of a face (of its edges, where only they count) is within ``spacing`` of a point of that
+    face. The line from a query to the closest place of a face meets the face, or the edge, at a right angle, or ends at
+    a corner, which is in the cloud. So a face at distance d has a point of the cloud within sqrt(d^2 + spacing^2).
+    """
+
+    def __init__(self, corners: Float[Tensor, "faces 3 3"], min_area: float) -> None:
+        self.corners, self.min_area = corners, min_area
+        if corners.device.type == "cpu":
+            cloud, self.owner, self.spacing = _cloud(corners, min_area)
+            self.tree = _tree(cloud)
+            return
         self.vertices = corners.flatten(0, 1).unique(dim=0)
         self.center = (corners.amin(1) + corners.amax(1)) / 2
         self.radius = torch.linalg.vector_norm(corners - self.center[:, None], dim=-1).amax(1)
-        if corners.device.type == "cpu":
-            self.vertex_tree, self.center_tree = _tree(self.vertices), _tree(self.center)
 
     def candidates(self, points: Float[Tensor, "points 3"]) -> tuple[Int[Tensor, " pairs"], Int[Tensor, " pairs"]]:
-        """Pairs of points and faces that may be the closest: no vertex is closer than their spheres."""
+        """Pairs of points and faces that may be the closest, some of them twice."""
         slack = _SLACK * (1 + points.abs().amax(1))
         if points.device.type != "cpu":
             reach = torch.cdist(points, self.vertices, compute_mode=_EXACT).amin(1) + slack
             distance = torch.cdist(points, self.center, compute_mode=_EXACT) - self.radius
             return (distance <= reach[:, None]).nonzero(as_tuple=True)
-        reach = torch.from_numpy(self.vertex_tree.query(points.numpy())[0]).float() + slack
         if not len(points):
             return torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
-        lists = self.center_tree.query_ball_point(
-            points.numpy(), (reach + self.radius.max()).numpy(), return_sorted=False
-        )
+        # Neighbours in space ask for the same branches: in this order the tree answers several times faster.
+        order = _along_a_curve(points).argsort()
+        asked, workers = points[order].numpy(), torch.get_num_threads()
+        nearest = torch.from_numpy(self.tree.query(asked, workers=workers)[0]).float() + slack[order]
+        reach = (nearest.square() + self.spacing**2).sqrt()
+        lists = self.tree.query_ball_point(asked, reach.numpy(), return_sorted=False, workers=workers)
         counts = torch.tensor([len(one) for one in lists])
-        face = torch.from_numpy(np.fromiter(itertools.chain.from_iterable(lists), np.int64, int(counts.sum())))
-        owner = torch.repeat_interleave(torch.arange(len(points)), counts)
-        distance = torch.linalg.vector_norm(points[owner] - self.center[face], dim=-1) - self.radius[face]
-        near = distance <= reach[owner]
-        return owner[near], face[near]
+        found = torch.from_numpy(np.fromiter(itertools.chain.from_iterable(lists), np.int64, int(counts.sum())))
+        return torch.repeat_interleave(order, counts), self.owner[found]
 
 
-def _closest_keys(points: Float[Tensor, "points 3"], search: _FaceSearch, min_area: float) -> Int[Tensor, " points"]:
+def _cloud(
+    corners: Float[Tensor, "faces 3 3"], min_area: float
+) -> tuple[Float[Tensor, "cloud 3"], Int[Tensor, " cloud"], float]:
+    """Points spread over faces (over the edges of those smaller than ``min_area``), the face of each, their spacing."""
+    edges = corners.roll(-1, 1) - corners
+    longest = torch.linalg.vector_norm(edges, dim=-1).amax(1)
+    step = float(longest.mean().clamp(min=_EPSILON)) / _CLOUD_STEPS
+    # Faces many times larger than most must not make the cloud huge: it may be coarser on them.
+    steps = (longest / step).ceil().clamp(1, 4 * _CLOUD_STEPS).long()
+    areas = torch.linalg.vector_norm(torch.linalg.cross(edges[:, 0], edges[:, 1]), dim=-1) / 2
+    points, owners, spacing = [], [], 0.0
+    for count in steps.unique().tolist():
+        for whole in (False, True):
+            chosen = ((steps == count) & ((areas >= min_area) == whole)).nonzero()[:, 0]
+            if not len(chosen):
+                continue
+            number = torch.arange(count + 1)
+            first, second = (axis.flatten() for axis in torch.meshgrid(number, number, indexing="ij"))
+            kept = first + second <= count
+            if not whole:
+                kept &= (first == 0) | (second == 0) | (first + second == count)
+            first, second = first[kept], second[kept]
+            weights = torch.stack([count - first - second, first, second], dim=1).float() / count
+            points.append((weights @ corners[chosen]).flatten(0, 1))
+            owners.append(chosen.repeat_interleave(len(weights)))
+            # Half a step along an edge; within a triangle no place is further from a corner than this.
+            reach = 3**-0.5 if whole else 0.5
+            spacing = max(spacing, float(longest[chosen].max()) / count * reach)
+    return torch.cat(points), torch.cat(owners), spacing
+
+
+def _closest_keys(points: Float[Tensor, "points 3"], search: _FaceSearch) -> Int[Tensor, " points"]:
     """Squared distance (its bits, which order as it does) and, below, how many faces come after the closest one."""
     owner, face = search.candidates(points)
     nearest = torch.full((len(points),), torch.iinfo(torch.int64).max, device=points.device)
     for at, which in zip(owner.split(_PAIRS), face.split(_PAIRS), strict=True):
-        distance = _squared_to_faces(points[at], search.corners[which], min_area)
+        distance = _squared_to_faces(points[at], search.corners[which], search.min_area)
         key = distance.view(torch.int32).long() << 32 | (len(search.corners) - 1 - which)
         nearest.scatter_reduce_(0, at, key, "amin")
     return nearest

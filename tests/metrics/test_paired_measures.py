@@ -1,5 +1,6 @@
 """Measures of pairs through ``evaluate``: their values, how pairs are found, and what is said where they are not."""
 
+import pickle
 from pathlib import Path
 
 import cv2
@@ -13,6 +14,9 @@ from portraitzoo.errors import ZooError
 from portraitzoo.media.clip import Clip
 from portraitzoo.metrics.evaluation import evaluate
 from portraitzoo.metrics.features import feature_network
+from portraitzoo.metrics.folders import FootageSource
+from portraitzoo.metrics.pairs import PairedSource
+from portraitzoo.metrics.protocols import get_protocol
 from portraitzoo.metrics.psnr import masked_mse, psnr_of_mean
 from portraitzoo.metrics.report import Report
 from portraitzoo.metrics.results import Result
@@ -124,6 +128,29 @@ def test_grey_and_transparent_pictures_are_counted(tmp_path: Path) -> None:
     text = "\n".join(measure(tmp_path / "a", tmp_path / "b", metrics="l1").warnings)
     assert "1 grey: repeated to three channels" in text
     assert "1 with an alpha channel" in text
+
+
+def test_all_pairs_are_measured_unless_fewer_are_asked_for(tmp_path: Path) -> None:
+    targets = [make_clip(seed, 2, 12, 12) for seed in range(70)]
+    clips = [noisy(clip) for clip in targets]
+    assert result(measure(clips, targets, metrics="l1"), "l1").generated == 70
+    some = measure(clips, targets, metrics="l1", num_clips=5)
+    assert [name for name, _ in result(some, "l1").items] == [f"clip {number}" for number in range(5)]
+
+
+def test_pairs_can_be_decoded_in_other_processes(tmp_path: Path) -> None:
+    targets = big_clips(2, frames=20)
+    for folder, clips in (("a", [noisy(clip) for clip in targets]), ("b", targets)):
+        save_frames(tmp_path / folder, clips)
+    source = PairedSource(FootageSource(tmp_path / "a"), FootageSource(tmp_path / "b"))
+    protocol = get_protocol("self-reenactment")
+    items = source.listing("pairs", protocol, 1).items
+    assert [(item.name, item.start, item.count) for item in items][:2] == [("clip_00", 0, 16), ("clip_00", 16, 4)]
+    assert source.portable
+    sent = pickle.loads(pickle.dumps(source))
+    here, there = (side.load(items[3], "pairs", protocol, ()) for side in (source, sent))
+    assert torch.equal(here.maps["target"], targets[1].frames[16:])
+    assert torch.equal(here.frames, there.frames) and torch.equal(here.maps["target"], there.maps["target"])
 
 
 def test_what_cannot_be_paired_is_said(tmp_path: Path) -> None:

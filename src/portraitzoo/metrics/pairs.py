@@ -64,15 +64,19 @@ class PairedSource:
     def listing(self, need: Need, protocol: protocols.Protocol, limit: int) -> Listing:
         """The generated items that have a partner, in order; notes name those of either side that have none.
 
+        They are all that there are, unless ``protocol.clips`` was asked for.
+
         Raises:
             ZooError: if no item has a partner, two items of a side have one name, or lists differ in length.
         """
         ours, theirs = _Keyed(self._generated, protocol, limit), _Keyed(self._partners, protocol, limit)
         notes = ours.compared(theirs, self._still)
+        asked = not protocol.fewer or "clips" in protocol.modified()
+        wanted = set([key for key in ours.names if key in theirs.names][: protocol.clips if asked else None])
         self._pairs = []
         for (key, start), item in ours.items.items():
             partner = theirs.items.get((key, 0 if self._still else start))
-            self._pairs += [(item, partner)] if partner is not None else []
+            self._pairs += [(item, partner)] if partner is not None and key in wanted else []
         items = [Item(item.name, place, item.start, item.count) for place, (item, _) in enumerate(self._pairs)]
         label = self._partners.label
         broken = {f"{label}: {name}": error for name, error in theirs.listing.broken.items()}

@@ -8,7 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path, PurePosixPath
@@ -60,6 +60,7 @@ class Footage(Protocol):
 class FolderFootage:
     """Videos (files, frame folders, ``.npz`` clips) in a folder, one such file, or a folder of images.
 
+    Where a folder holds none of these, those of the folders in it are taken (classes: ``class/video/frame.png``).
     VoxCeleb as PV3D lays it out (``recrop_faces``, ``smoothed_camera2world``) is known too.
 
     Raises:
@@ -70,12 +71,15 @@ class FolderFootage:
         self.path = Path(path)
         recropped = self.path / "recrop_faces"
         root = recropped if recropped.is_dir() else self.path
-        self._paths = _clip_files(root) or find_videos(root)
+        self._paths = _clip_files(root) or _videos_below(root)
         self._images = list_images(self.path) if self._paths == [self.path] and self.path.is_dir() else []
         if self.path.is_file() and self.path.suffix.lower() in IMAGE_SUFFIXES:
             self._images = [self.path]
         self.stills = bool(self._images)
-        self.names = [path.name for path in self._images or self._paths]
+        grouped = not self._images and any(path.parent not in (root, root.parent) for path in self._paths)
+        self.names = [
+            f"{path.parent.name}/{path.name}" if grouped else path.name for path in self._images or self._paths
+        ]
 
     @contextmanager
     def open(self, place: int) -> Iterator[Reel]:
@@ -265,3 +269,22 @@ def _hidden(path: PurePosixPath) -> bool:
 
 def _order(path: PurePosixPath) -> list[list[tuple[bool, int, str]]]:
     return [natural_order(Path(part)) for part in path.parts]
+
+
+def _videos_below(root: Path) -> list[Path]:
+    """Videos of a folder or, where it holds none, of the folders in it.
+
+    Raises:
+        MediaError: if there are none in either.
+    """
+    try:
+        return find_videos(root)
+    except MediaError:
+        inside = sorted((path for path in root.iterdir() if path.is_dir()), key=natural_order) if root.is_dir() else []
+        found = []
+        for folder in inside:
+            with suppress(MediaError):
+                found += [path for path in find_videos(folder) if path != folder]
+        if not found:
+            raise
+        return found

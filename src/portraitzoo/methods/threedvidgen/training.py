@@ -33,6 +33,7 @@ from portraitzoo.methods.threedvidgen.model import ThreeDVidGen
 from portraitzoo.methods.threedvidgen.network import Generator, ThreeDVidGenConfig
 from portraitzoo.methods.threedvidgen.objective import Draws, LossWeights, Objective, fade
 from portraitzoo.methods.threedvidgen.renderer import Draws as RayDraws
+from portraitzoo.methods.threedvidgen.upsampler import UpsamplerBlock
 from portraitzoo.training import draws
 from portraitzoo.training.diffaugment import DiffAugmentDraws
 from portraitzoo.training.frame_pairs import beta_times
@@ -74,7 +75,7 @@ class ThreeDVidGenTraining(PhasedTraining):
         discriminator_interval: updates per R1 regularisation.
         ema_half_life: samples, per 32 of the batch, after which old weights count one half in the average.
         ema_rampup: the half life is at most this share of the samples seen; null, as published, switches this off.
-        low_precision: number format of the discriminators' large blocks on a GPU.
+        low_precision: number format of the large blocks of the upsampler and the discriminators on a GPU.
         device_batch: clips that a device takes at a time; gradients of the rest of its batch are added up. None takes
             all at once.
         seed: seed of all draws.
@@ -260,7 +261,10 @@ class ThreeDVidGenTraining(PhasedTraining):
         return fade(int(self.num_samples), self.fade_start, self.fade_end)
 
     def _lower_precision(self, dtype: torch.dtype) -> None:
-        """As published: the discriminators' four largest resolutions."""
+        """As published: the upsampler after its first block, and the discriminators' four largest resolutions."""
+        for block in list(self.generator.upsampler.values())[1:]:
+            assert isinstance(block, UpsamplerBlock)
+            block.low_precision = dtype
         for judge in (self.image_discriminator, self.video_discriminator):
             for block in list(judge.blocks.values())[:LOW_PRECISION_BLOCKS]:
                 assert isinstance(block, SkipDiscriminatorBlock)

@@ -1,5 +1,8 @@
 """What the tests of evaluation measure: networks of a few weights, clips of a few pixels, a model of one parameter."""
 
+import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -7,6 +10,7 @@ import torch
 from torch import nn
 
 from portraitzoo.media.clip import Clip
+from portraitzoo.metrics.folders import FootageSource
 
 NETWORKS = {
     "video_network": "tiny-video",
@@ -168,3 +172,33 @@ def install_index(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("seen", 0), ("interrupt_after", None), ("spoil", False)):
         monkeypatch.setattr(TinyVideo, name, value)
     monkeypatch.setattr(TinyImage, "seen", 0)
+
+
+class WaitingSource(FootageSource):
+    """A folder that this process is slow with, so that worker processes get to see it; they leave a file behind."""
+
+    loaded_here = 0
+    elsewhere = False
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__ |= state
+        self.elsewhere = True
+        Path(os.environ["EVALUATION_WORKERS"]).touch()
+
+    def load(self, item, need, protocol, maps) -> Clip:
+        if not self.elsewhere:
+            while not Path(os.environ["EVALUATION_WORKERS"]).exists():
+                time.sleep(0.05)
+            time.sleep(0.2)
+            self.loaded_here += 1
+        return super().load(item, need, protocol, maps)
+
+
+class CrashingSource(WaitingSource):
+    """The same, with a last file that makes the decoder crash, and with it its process."""
+
+    def load(self, item, need, protocol, maps) -> Clip:
+        if item.place == len(self.footage.names) - 1:
+            assert self.elsewhere
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().load(item, need, protocol, maps)

@@ -1,7 +1,6 @@
 """Everything that may stand on a side of an evaluation, whole and broken."""
 
 import gc
-import os
 import signal
 import struct
 import subprocess
@@ -17,14 +16,24 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from evaluation_cases import NETWORKS, TinyVideo, install_index, make_clip, make_clips, save_frames, save_videos
+from evaluation_cases import (
+    NETWORKS,
+    CrashingSource,
+    TinyVideo,
+    WaitingSource,
+    install_index,
+    make_clip,
+    make_clips,
+    save_frames,
+    save_videos,
+)
 
 from portraitzoo.errors import MediaError, ZooError
 from portraitzoo.media.clip import Clip
 from portraitzoo.media.images import write_image
 from portraitzoo.media.records import RecordFile, message_fields
-from portraitzoo.metrics import decoding
 from portraitzoo.metrics.evaluation import evaluate
+from portraitzoo.metrics.folders import FootageSource
 from portraitzoo.metrics.inputs import source_of
 from portraitzoo.metrics.protocols import Protocol
 from portraitzoo.metrics.report import Report
@@ -255,44 +264,42 @@ def test_few_clips_are_alive_at_a_time(monkeypatch: pytest.MonkeyPatch):
     assert most <= 2 * 3 + 3 + 2 * 8
 
 
-@pytest.mark.slow
-def test_processes_decode_as_threads_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    folder = save_videos(tmp_path / "a", make_clips(8))
-    (folder / "clip_03.mp4").write_bytes(b"")
-    in_threads = measure(folder, REAL, workers=2)
-    monkeypatch.setattr(decoding, "WORTH_PROCESSES", 1)
-    in_processes = measure(folder, REAL, workers=2, overrides={"clips": 64})
-    assert in_processes.values == in_threads.values
-    assert list(in_processes.generated.broken) == ["clip_03.mp4"]
-    assert in_processes.generated.traits == in_threads.generated.traits
-
-
-class Crashing:
-    """A folder one of whose files makes the decoder crash, and with it its process."""
-
-    label, kind, detail, threaded, portable = "crashing", "videos", "", True, True
-
-    def fingerprint(self) -> str:
-        return "crashing"
-
-    def listing(self, need, protocol, limit):
-        return Listing([Item(f"video {place}", place) for place in range(6)])
-
-    def load(self, item, need, protocol, maps) -> Clip:
-        if item.place == 3:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return make_clip(item.place)
-
-
-@pytest.mark.slow
-def test_a_video_that_makes_its_decoder_crash_is_left_out(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(decoding, "WORTH_PROCESSES", 1)
-    monkeypatch.setattr("portraitzoo.metrics.evaluation.source_of", lambda given, *rest: given)
+@pytest.fixture
+def for_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that appears when the worker processes are there; what the sources below wait for."""
+    marker = tmp_path / "workers are there"
+    monkeypatch.setenv("EVALUATION_WORKERS", str(marker))
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
-    report = measure(Crashing(), ClipSource(REAL), workers=2)
-    assert list(report.generated.broken) == ["video 3"]
-    assert "makes its decoder crash" in report.generated.broken["video 3"]
-    assert report.results[0].generated == 5
+    monkeypatch.setattr("portraitzoo.metrics.evaluation.source_of", lambda given, *rest: given)
+    return marker
+
+
+@pytest.mark.slow
+def test_processes_decode_as_threads_do(tmp_path: Path, for_workers: Path):
+    folder = save_videos(tmp_path / "a", make_clips(70))
+    for broken in ("clip_03.mp4", "clip_66.mp4"):
+        (folder / broken).write_bytes(b"")
+    overrides = {"windows": "first", "clips": 70}
+    in_threads = measure(FootageSource(folder), ClipSource(REAL), workers=2, overrides={**overrides, "clips": 40})
+    assert not for_workers.exists()
+    waiting = WaitingSource(folder)
+    in_processes = measure(waiting, ClipSource(REAL), workers=2, overrides=overrides)
+    assert waiting.loaded_here < 60
+    assert list(in_processes.generated.broken) == ["clip_03.mp4", "clip_66.mp4"]
+    by_hand = measure(FootageSource(folder), ClipSource(REAL), workers=0, overrides=overrides)
+    assert in_processes.values == by_hand.values
+    assert in_processes.generated.traits == by_hand.generated.traits
+    assert in_threads.results[0].generated == 40
+
+
+@pytest.mark.slow
+def test_a_video_that_makes_its_decoder_crash_is_left_out(tmp_path: Path, for_workers: Path):
+    folder = save_videos(tmp_path / "a", make_clips(70))
+    crashing = CrashingSource(folder)
+    report = measure(crashing, ClipSource(REAL), workers=2, overrides={"windows": "first", "clips": 70})
+    assert list(report.generated.broken) == ["clip_69.mp4"]
+    assert "makes its decoder crash" in report.generated.broken["clip_69.mp4"]
+    assert report.results[0].generated == 69
 
 
 RUN = """

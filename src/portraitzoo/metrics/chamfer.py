@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from portraitzoo.metrics.multiview import NUM_VIEWS, PAIRS, PairMetric, check_views
+from portraitzoo.metrics.multiview import NUM_VIEWS, PAIRS, check_views
+from portraitzoo.metrics.pair_metric import PairMetric
 
 
 def nearest_squared(

@@ -20,7 +20,7 @@ from portraitzoo.metrics.preparation import Preparation, Prepared
 from portraitzoo.metrics.sources import Item
 
 WORTH_PROCESSES = 64
-"""Items from which processes are started: that takes seconds, in which threads have decoded a few clips."""
+"""Items from which processes are started; fewer are decoded by threads before a process has begun."""
 
 AHEAD = 2
 """Items to each worker that are decoded or waiting: what decoding may be ahead of the networks."""
@@ -31,9 +31,9 @@ Loaded = Prepared | ZooError
 def decoded(preparation: Preparation, items: Sequence[Item], workers: int) -> Iterator[Loaded]:
     """The items in order, or what is wrong with each; at most ``2 * workers`` are held besides those handed out.
 
-    Folders of many items are decoded by worker processes, where a file that makes its decoder crash takes only the
-    worker along and is reported like any other broken one; clips in memory and few items by threads; models draw in
-    this thread.
+    Folders of many items are decoded by worker processes, and by threads until these have started. In a process, a
+    file that makes its decoder crash takes only that process along and is reported like any other broken one. Clips in
+    memory and few items are for threads; models draw in this thread.
 
     Args:
         preparation: how items are loaded.
@@ -50,29 +50,39 @@ def decoded(preparation: Preparation, items: Sequence[Item], workers: int) -> It
     return _in_threads(preparation, items, workers)
 
 
-def _in_threads(preparation: Preparation, items: Sequence[Item], workers: int) -> Iterator[Loaded]:
+def _in_threads(
+    preparation: Preparation, items: Sequence[Item], workers: int, stop: Callable[[], bool] = lambda: False
+) -> Iterator[Loaded]:
     with ThreadPoolExecutor(workers) as pool:
-        yield from _ahead(pool, preparation.load_or_say_why, items, AHEAD * workers)
+        yield from _ahead(pool, preparation.load_or_say_why, items, AHEAD * workers, stop)
 
 
 def _in_processes(preparation: Preparation, items: Sequence[Item], workers: int) -> Iterator[Loaded]:
-    position = 0
-    while position < len(items):
-        pool = _pool(preparation, workers)
-        try:
-            if position == 0 and not _starts(pool):
-                warnings.warn("worker processes cannot start here: threads decode instead", RuntimeWarning, 2)
-                yield from _in_threads(preparation, items, workers)
-                return
-            for found in _ahead(pool, _load, items[position:], AHEAD * workers):
-                position += 1
-                yield found
-        except BrokenProcessPool:
-            # One of those under way made a worker crash. Alone it shows whether it was the next one.
-            yield _alone(preparation, items[position])
+    pool = _pool(preparation, workers)
+    try:
+        # Processes take seconds to start, in which threads do their work.
+        ready = pool.submit(bool, 1)
+        position = 0
+        for found in _in_threads(preparation, items, workers, ready.done):
             position += 1
-        finally:
-            pool.shutdown(wait=False, kill_workers=True)
+            yield found
+        if position < len(items) and ready.exception() is not None:
+            warnings.warn("worker processes cannot start here: threads decode instead", RuntimeWarning, stacklevel=2)
+            yield from _in_threads(preparation, items[position:], workers)
+            return
+        while position < len(items):
+            try:
+                for found in _ahead(pool, _load, items[position:], AHEAD * workers):
+                    position += 1
+                    yield found
+            except BrokenProcessPool:
+                # One of those under way made a worker crash. Alone it shows whether it was the next one.
+                pool.shutdown(wait=False, kill_workers=True)
+                yield _alone(preparation, items[position])
+                position += 1
+                pool = _pool(preparation, workers)
+    finally:
+        pool.shutdown(wait=False, kill_workers=True)
 
 
 def _alone(preparation: Preparation, item: Item) -> Loaded:
@@ -92,13 +102,6 @@ def _pool(preparation: Preparation, workers: int) -> loky.ProcessPoolExecutor:
     )
 
 
-def _starts(pool: loky.ProcessPoolExecutor) -> bool:
-    try:
-        return pool.submit(bool, 1).result()
-    except BrokenProcessPool:
-        return False
-
-
 _preparation: Preparation
 """Of this worker process."""
 
@@ -115,12 +118,20 @@ def _load(item: Item) -> Loaded:
     return _preparation.load_or_say_why(item)
 
 
-def _ahead(pool: Executor, load: Callable[[Item], Loaded], items: Iterable[Item], most: int) -> Iterator[Loaded]:
+def _ahead(
+    pool: Executor,
+    load: Callable[[Item], Loaded],
+    items: Iterable[Item],
+    most: int,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Loaded]:
+    """Results in order, ``most`` of them under way; once ``stop`` says so, those under way are the last."""
     under_way: deque[Future[Loaded]] = deque()
     remaining = iter(items)
     try:
         while True:
-            under_way.extend(pool.submit(load, item) for item in islice(remaining, most - len(under_way)))
+            room = 0 if stop() else most - len(under_way)
+            under_way.extend(pool.submit(load, item) for item in islice(remaining, room))
             if not under_way:
                 return
             yield under_way.popleft().result()

@@ -11,7 +11,8 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from portraitzoo.metrics.chamfer import nearest_squared
-from portraitzoo.metrics.multiview import NUM_VIEWS, PAIRS, PairMetric, check_views, side_camera
+from portraitzoo.metrics.multiview import NUM_VIEWS, PAIRS, check_views, side_camera
+from portraitzoo.metrics.pair_metric import PairMetric
 from portraitzoo.rendering.cameras import Camera
 from portraitzoo.rendering.rays import cast_rays
 

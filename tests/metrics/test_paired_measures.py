@@ -203,6 +203,18 @@ def test_the_three_ratios_of_npva() -> None:
         measure(clips, [Clip(clip.frames) for clip in targets], metrics="psnr-full")
 
 
+def test_masks_lie_beside_files(tmp_path: Path) -> None:
+    targets = [masked_clip(0), masked_clip(1)]
+    clips = [noisy(Clip(clip.frames)) for clip in targets]
+    save_frames(tmp_path / "a", clips)
+    save_frames(tmp_path / "b", [Clip(clip.frames) for clip in targets])
+    for number, clip in enumerate(targets):
+        np.savez(tmp_path / "b" / f"clip_{number:02d}.face.npz", mask=clip.maps["mask"].numpy())
+    names = ("psnr-full", "psnr-valid")
+    in_memory = measure(clips, targets, metrics=names)
+    assert measure(tmp_path / "a", tmp_path / "b", metrics=names).values == pytest.approx(in_memory.values, rel=1e-9)
+
+
 def test_a_masked_protocol_looks_inside_the_mask_only() -> None:
     target = masked_clip(0)
     inside = target.maps["mask"][..., None]
@@ -210,7 +222,7 @@ def test_a_masked_protocol_looks_inside_the_mask_only() -> None:
     assert measure([elsewhere], [target], metrics=("l1", "ssim")).values["l1"] > 5
     found = measure([elsewhere], [target], metrics=("l1", "ssim"), overrides={"masked": True})
     assert found.values == pytest.approx({"l1": 0, "ssim": 1}, abs=1e-6)
-    with pytest.raises(ZooError, match="compares inside a mask, and no pair has one"):
+    with pytest.raises(ZooError, match="compares inside a mask, and a pair has none"):
         measure([elsewhere], [Clip(target.frames)], metrics="ssim", overrides={"masked": True})
 
 

@@ -19,13 +19,12 @@ from torch import Tensor
 from portraitzoo.errors import MediaError, ZooError
 from portraitzoo.media.clip import Clip
 from portraitzoo.metrics import protocols
+from portraitzoo.metrics.reconstruction import MASK
 from portraitzoo.metrics.side import named
 from portraitzoo.metrics.sources import Item, Listing, Need, Source
 
 TARGET = "target"
 """Map of a pair that holds the partner's frames, uint8 [time, height, width, 3]; prefix of its other maps."""
-MASK = "mask"
-"""Map of the pixels that count, [time, height, width]: 0 outside."""
 KEYPOINTS = "keypoints"
 
 

@@ -1,4 +1,4 @@
-"""What the reenactment metrics need of a 3D face reconstruction, and files that hold its results.
+"""What the reenactment metrics need of a 3D face reconstruction, and files that hold its results (or masks).
 
 The networks themselves stand elsewhere; any object with these three methods serves, and so do numbers that were
 computed before and lie in a file beside each video.
@@ -22,6 +22,8 @@ from portraitzoo.hub.converting import dotted
 
 Quantity = Literal["keypoints", "pose", "expression"]
 QUANTITIES: tuple[Quantity, ...] = ("keypoints", "pose", "expression")
+MASK = "mask"
+"""Map of the pixels that count, [time, height, width]: 0 outside."""
 SUFFIX = ".face.npz"
 
 
@@ -69,11 +71,11 @@ def parameter_file(item: Path) -> Path:
 
 
 def read_parameters(path: Path, quantities: Collection[str], start: int, stop: int) -> dict[str, Tensor]:
-    """Those of the quantities that a file of numbers holds, float32 [frames, ...], for the frames ``start:stop``.
+    """Those of the quantities (and the mask) that a file of numbers holds, float32 [frames, ...], from start to stop.
 
     Args:
         path: an ``.npz`` with ``keypoints`` [frames, points, 2], ``pose`` [frames, angles] or ``expression`` [frames,
-            coefficients], or several of them.
+            coefficients], ``mask`` [frames, height, width], or several of them.
         quantities: names that are wanted; others are left alone.
         start: first frame.
         stop: frame after the last.
@@ -84,7 +86,7 @@ def read_parameters(path: Path, quantities: Collection[str], start: int, stop: i
     found = {}
     try:
         with np.load(path, allow_pickle=False) as archive:
-            for name in set(quantities) & set(QUANTITIES) & set(archive.files):
+            for name in set(quantities) & {*QUANTITIES, MASK} & set(archive.files):
                 values = torch.from_numpy(np.asarray(archive[name], dtype=np.float32))
                 if values.ndim < 2 or len(values) < stop:
                     raise MediaError(f"{path} has {name} of shape {list(values.shape)}, {stop} frames are needed")

@@ -17,10 +17,13 @@ from portraitzoo.metrics import structure
 from portraitzoo.metrics.lpips import LEAST_SIZE
 from portraitzoo.metrics.measures.base import Stage
 from portraitzoo.metrics.measures.items import ItemMeasure
-from portraitzoo.metrics.pairs import MASK, TARGET, masked
+from portraitzoo.metrics.pairs import TARGET, masked
 from portraitzoo.metrics.protocols import Protocol
 from portraitzoo.metrics.psnr import PEAK, masked_mse
+from portraitzoo.metrics.reconstruction import MASK, SUFFIX
 from portraitzoo.metrics.results import Gathered
+
+MASK_WANTED = f"put NAME{SUFFIX} with mask [frames, height, width] beside each file, or give clips a map called mask"
 
 Frames = UInt8[Tensor, "batch height width 3"]
 
@@ -198,7 +201,7 @@ class FullPSNR(ErrorMeasure):
     title = "PSNR (full)"
     column = 2
     higher_is_better = True
-    empty = "no pair has a mask; clips need a map called mask"
+    empty = f"no pair has a mask: {MASK_WANTED}"
 
     def mean(self, values: Float[np.ndarray, " numbers"]) -> float:
         """Decibels of the mean error."""
@@ -211,7 +214,7 @@ class ValidPSNR(PSNR):
     name = "psnr-valid"
     title = "PSNR (valid)"
     column = 3
-    empty = "no pair has a mask with a pixel in it, or all frames are equal; clips need a map called mask"
+    empty = f"no pair has a mask with a pixel in it, or all frames are equal: {MASK_WANTED}"
 
 
 class L1(ErrorMeasure):
@@ -278,7 +281,7 @@ def needed_mask(clip: Clip) -> Tensor:
     """
     valid = masked(clip)
     if valid is None:
-        raise ZooError("the protocol compares inside a mask, and no pair has one: give clips a map called mask")
+        raise ZooError(f"the protocol compares inside a mask, and a pair has none: {MASK_WANTED}")
     return valid
 
 

@@ -26,6 +26,13 @@ from portraitzoo.rendering.rays import cast_rays
 KINDS = {"TriPlaneReconstructor": "reconstructor", "FanEncoder": "motion", "DualDiscriminator": "discriminator"}
 
 
+RENDERED = {"depths", "weights", "feature_image"}
+LARGEST, MOST = 8e-6, 2e-6
+"""Relative errors of all, and of 98 %, of a render's values, per texel along a plane. At the official size float32 and
+float64 renders of the same planes differ by up to 4e-4, and so do renders whose ray directions differ by 1e-7 (one unit
+in the last place): that moves points by 1e-6, which is 1e-4 texels of planes that these weights make of noise."""
+
+
 @contextmanager
 def captured(modules: dict[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
     """Outputs of modules during a forward pass, rows joined when they are computed one by one."""
@@ -94,8 +101,11 @@ def check_reconstructor(case: reference.Case) -> None:
     mids |= {"depths": output.rays.depths, "weights": output.rays.weights, "feature_image": output.features}
     for name, value in mids.items():
         if f"mid.{name}" in golden:
-            golden.check(f"mid.{name}", value)
-    check_images(golden, "out.", output)
+            if name in RENDERED:
+                check_rendered(golden, f"mid.{name}", value, planes.shape[-1])
+            else:
+                golden.check(f"mid.{name}", value)
+    check_images(golden, "out.", output, planes)
 
     points = golden["in.points"]
     density, color = network.field(points, planes, field)
@@ -125,22 +135,22 @@ def check_variants(golden, network, image, motions, camera, field, resolution) -
             golden.check("out.static.points_sigma", density)
             golden.check("out.static.points_rgb", color)
         if "out.static.image_sr" in golden:
-            check_images(golden, "out.static.", render(network, planes, source, camera, field, resolution))
+            check_images(golden, "out.static.", render(network, planes, source, camera, field, resolution), planes)
     if "in.motion_scale_mixed" in golden:
         scale = golden["in.motion_scale_mixed"]
         source = network.encode(image, motions[0], scale)
         planes = network.planes(source, motions[1], scale)
-        check_images(golden, "out.mixed.", render(network, planes, source, camera, field, resolution))
+        check_images(golden, "out.mixed.", render(network, planes, source, camera, field, resolution), planes)
     if not golden.keys("out.boxscale.") and not golden.keys("out.other."):
         return
     source = network.encode(image, motions[0])
     planes = network.planes(source, motions[1])
     if "in.box_warp_scale" in golden:
         box = golden["in.box_warp_scale"]
-        check_images(golden, "out.boxscale.", render(network, planes, source, camera, field, resolution, box))
+        check_images(golden, "out.boxscale.", render(network, planes, source, camera, field, resolution, box), planes)
     if "in.render_size_other" in golden:
         other = int(golden["in.render_size_other"])
-        check_images(golden, "out.other.", render(network, planes, source, camera, field, other))
+        check_images(golden, "out.other.", render(network, planes, source, camera, field, other), planes)
 
 
 def render(network, planes, source: SourceFeatures, camera, field, resolution, box_scale=1.0) -> Portrait4DOutput:
@@ -162,7 +172,16 @@ def head_arrays(network: Reconstructor, parameters) -> dict[str, Tensor]:
     return found
 
 
-def check_images(golden: reference.Arrays, prefix: str, output: Portrait4DOutput) -> None:
+def check_rendered(golden: reference.Arrays, key: str, actual: Tensor, plane_size: int) -> None:
+    """All values within the wide tolerance of renders, most within the narrow one."""
+    golden.check(key, actual, LARGEST * plane_size)
+    expected = golden[key]
+    error = (reference.strided_like(actual, expected.shape, golden.meaning(key)) - expected).abs()
+    share = float((error <= MOST * plane_size * expected.abs().max()).float().mean())
+    assert share >= 0.98, f"{golden.case}/{key}: only {share:.1%} of the values are within {MOST * plane_size:.0e}"
+
+
+def check_images(golden: reference.Arrays, prefix: str, output: Portrait4DOutput, planes: Tensor) -> None:
     """Whichever images of a render the reference holds."""
     images = {
         "image_sr": output.image,
@@ -175,7 +194,7 @@ def check_images(golden: reference.Arrays, prefix: str, output: Portrait4DOutput
     }
     for name, value in images.items():
         if prefix + name in golden:
-            golden.check(prefix + name, value)
+            check_rendered(golden, prefix + name, value, planes.shape[-1])
 
 
 def check_motion(case: reference.Case) -> None:

@@ -29,7 +29,8 @@ def add_family_options(
     for cls_path, family in makers.items():
         method = getattr(model_class(cls_path), verb, None)
         if method is not None:
-            add_options(parser.add_argument_group(f"options of {family}"), method, skip=skip, rename=rename)
+            group = parser.add_argument_group(f"options of {family}")
+            add_options(group, method, skip=skip, rename=rename, required=False)
 
 
 def options_for(model: object, verb: str, namespace: argparse.Namespace, own: Collection[str]) -> dict[str, Any]:
@@ -42,7 +43,7 @@ def options_for(model: object, verb: str, namespace: argparse.Namespace, own: Co
         own: names in the namespace that the verb itself uses up.
 
     Raises:
-        ZooError: if the model has no such verb, or an option belongs to another family.
+        ZooError: if the model has no such verb, an option belongs to another family, or one that it needs is missing.
     """
     method = getattr(model, verb, None)
     if method is None:
@@ -52,4 +53,8 @@ def options_for(model: object, verb: str, namespace: argparse.Namespace, own: Co
     for name in chosen:
         if name not in takes:
             raise ZooError(f"{type(model).__name__} has no option --{name.replace('_', '-')}")
+    for name, parameter in takes.items():
+        gathers = parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        if parameter.default is inspect.Parameter.empty and not gathers and name not in {*chosen, *own}:
+            raise ZooError(f"{type(model).__name__} needs the option --{name.replace('_', '-')} to {verb}")
     return chosen

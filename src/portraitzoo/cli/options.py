@@ -28,6 +28,7 @@ def add_options(
     skip: Collection[str] = (),
     rename: Mapping[str, str] | None = None,
     defaults: bool = True,
+    required: bool = True,
 ) -> set[str]:
     """Add one option for every parameter of ``function``: ``num_frames`` becomes ``--num-frames``.
 
@@ -40,6 +41,7 @@ def add_options(
         skip: parameters that get no option.
         rename: parameter -> name of the option without dashes in front.
         defaults: whether the help tells them; not where something else decides what an option is by default.
+        required: whether parameters without a default must be given; not where several functions share a parser.
 
     Returns:
         The parameters that got an option.
@@ -60,7 +62,7 @@ def add_options(
             flag,
             dest=name,
             default=argparse.SUPPRESS,
-            required=parameter.default is inspect.Parameter.empty,
+            required=required and parameter.default is inspect.Parameter.empty,
             help=help_text.strip(),
             **_kind(hints.get(name, str)),
         )

@@ -50,11 +50,18 @@ class NeckField:
             parameters: heads; the field is zero for straight necks.
             side: of the cube around the origin where points move.
         """
+        if len(parameters) > 1 and parameters.pose.device.type == "cpu":
+            # How a product is rounded depends on the size of the batch and on where a row lies in memory.
+            rows = zip(*(value.split(1) for value in parameters), strict=True)
+            fields = [cls.of(head, FlameParameters(*(part.clone() for part in row)), side) for row in rows]
+            return cls(torch.cat([own.fine for own in fields]), torch.cat([own.coarse for own in fields]), side)
         posed = head.coarse(head.flame(*parameters))
         straight = head.coarse(head.flame(*parameters.without_neck()))
         fine = surface_offsets(head, posed, straight, FINE, side)
         coarse = surface_offsets(head, posed, straight, COARSE, side)[:, :3]
-        return cls(fine, smoothed(smoothed(coarse)), side)
+        turned = parameters.pose[:, :3].any(dim=1)[:, None, None, None, None]
+        fine[:, :3] *= turned  # what is left of rounding
+        return cls(fine, smoothed(smoothed(coarse * turned)), side)
 
     @torch.no_grad()
     def __call__(self, points: Float[Tensor, "batch points 3"]) -> Float[Tensor, "batch points 3"]:
@@ -92,7 +99,7 @@ def surface_offsets(
     corners = head.coarse_faces[face]
     moved = follow_faces(points, posed[rows, corners], straight[rows, corners])
     values = torch.cat([moved - points, distance[..., None]], dim=-1)
-    return values.mT.unflatten(2, (resolution, resolution, resolution))
+    return values.mT.contiguous().unflatten(2, (resolution, resolution, resolution))
 
 
 def follow_faces(

@@ -16,6 +16,8 @@ from portraitzoo.rendering.cameras import Camera
 
 FOCAL = 0.5 / math.tan(math.radians(6))
 """Focal length of all its data in units of the image size: a field of view of 12 degrees."""
+FRONTAL_POSITION = (0.0, 0.01, 4.2)
+"""Of the authors' fixed camera, world units."""
 
 
 def camera_of_label(label: Float[Tensor, "*batch 25"]) -> Camera:
@@ -30,6 +32,17 @@ def camera_of_label(label: Float[Tensor, "*batch 25"]) -> Camera:
 def label_of_camera(camera: Camera) -> Float[Tensor, "*batch 25"]:
     """What the files hold of a camera."""
     return camera.reversed_axes().label()
+
+
+def frontal(intrinsics: Float[Tensor, "batch 3 3"]) -> Camera:
+    """Cameras straight in front of the head, as the authors' program has them.
+
+    Args:
+        intrinsics: of the cameras.
+    """
+    cam2world = torch.diag(intrinsics.new_tensor([1.0, -1.0, -1.0, 1.0]))
+    cam2world[:3, 3] = intrinsics.new_tensor(FRONTAL_POSITION)
+    return Camera(cam2world.expand(len(intrinsics), 4, 4), intrinsics)
 
 
 def around_head(

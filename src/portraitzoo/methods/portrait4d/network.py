@@ -221,7 +221,7 @@ class Reconstructor(nn.Module):
         shared = len(source.tokens) == 1
         parts = []
         for rows in frames:
-            motion = motion_drive[rows]
+            motion = motion_drive[rows].clone()  # where a row lies in memory decides how products are rounded
             tokens, details = (
                 part.expand(len(motion), *part.shape[1:]) if shared else part[rows]
                 for part in (source.tokens, source.details)
@@ -232,7 +232,7 @@ class Reconstructor(nn.Module):
         return planes.unflatten(1, (3, self.config.plane_channels))
 
     def neck_field(self, parameters: FlameParameters) -> NeckField | None:
-        """How space around these heads moves to that of straight necks; None where all necks are straight."""
+        """How space around these heads moves to that of straight necks; None if all necks are straight."""
         if not parameters.pose[:, :3].any():
             return None
         return NeckField.of(self.head, parameters, self.config.box_warp)
@@ -295,11 +295,13 @@ class Reconstructor(nn.Module):
         if _as_batch(planes):
             output = self._render(planes, background, camera, field, box_scale, resolution, sampling)
         else:
-            # A frame must not even see the strides of its batch: they would choose other convolution kernels.
+            # A frame must not even see the strides of its batch, nor where in memory its camera is: they would choose
+            # other kernels, which round otherwise.
             parts = []
             for row in (slice(row, row + 1) for row in range(len(planes))):
                 own = None if field is None else field[row]
-                frame = (planes[row], background[row], camera[row], own, _row(box_scale, row))
+                eye = Camera(camera.cam2world[row].clone(), camera.intrinsics[row].clone())
+                frame = (planes[row], background[row], eye, own, _row(box_scale, row))
                 parts.append(self._render(*frame, resolution, sampling[row, :], chunk=RAY_CHUNK))
             output = Portrait4DOutput.cat(parts)
         bounded = bounded_depth(output.rays.depth, output.rays.depths)

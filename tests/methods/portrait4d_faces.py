@@ -1,0 +1,58 @@
+"""A small Portrait4D, a photo and driving frames for the tests, without any reference."""
+
+from dataclasses import replace
+
+import torch
+
+from portraitzoo.faces.flame_head import HeadSizes
+from portraitzoo.methods.portrait4d.benchmark import shape_ellipsoid
+from portraitzoo.methods.portrait4d.config import Portrait4DConfig
+from portraitzoo.methods.portrait4d.model import Portrait4D
+
+SMALL = Portrait4DConfig(
+    image_resolution=64,
+    motion_dim=20,
+    motion_width=16,
+    motion_tokens=8,
+    w_dim=16,
+    global_stem=8,
+    global_widths=(8, 8, 12, 12),
+    global_depths=(1, 1, 1, 1),
+    global_channels=16,
+    atrous_rates=(1, 2, 3),
+    detail_channels=(8, 8),
+    canonical_width=32,
+    canonical_heads=2,
+    neutral_blocks=1,
+    motion_blocks=1,
+    canonical_channels=(8, 8, 8),
+    plane_inputs=(8, 8),
+    plane_width=32,
+    plane_outputs=(8, 8, 8),
+    plane_channels=8,
+    background_widths=(4, 8, 8, 8),
+    decoder_width=16,
+    super_resolution_input=16,
+    super_resolution_channels=(8, 4),
+    depth_samples=8,
+    importance_samples=8,
+    render_resolution=12,
+    head=HeadSizes(vertices=40, faces=60, coarse_vertices=30, coarse_faces=50),
+)
+
+
+def small_model(seed: int = 0, **changes: object) -> Portrait4D:
+    """Random weights that show something: neither an empty nor an opaque volume."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Portrait4D(replace(SMALL, **changes)).eval().requires_grad_(False)
+        for name, parameter in model.named_parameters():
+            if "transformer" in name and name.endswith("weight") and parameter.ndim == 2:
+                parameter.normal_(std=1.5 / parameter.shape[1] ** 0.5)
+    with torch.no_grad():
+        decoder = model.reconstructor.decoder.output
+        decoder.weight[0] *= 4
+        decoder.bias[0] = 3
+        model.reconstructor.plane_generator.output.weight *= 8
+    shape_ellipsoid(model.reconstructor.head)
+    return model

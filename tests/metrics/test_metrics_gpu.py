@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from portraitzoo.metrics import arcface, inception, inception3d
+from portraitzoo.metrics import arcface, inception, inception3d, vgg
 from portraitzoo.metrics.chamfer import nearest_squared
 from portraitzoo.metrics.features import FeatureNetwork, randomise
 from portraitzoo.metrics.frechet import FrechetDistance
 from portraitzoo.metrics.multiview import side_camera
+from portraitzoo.metrics.precision_recall import manifold_shares
 from portraitzoo.metrics.warping import forward_warp
 from portraitzoo.rendering.cameras import Camera
 
@@ -23,6 +24,7 @@ pytestmark = [
     [
         (inception3d.I3D, (2, 16, 64, 64, 3)),
         (inception.Inception, (2, 96, 96, 3)),
+        (vgg.VGG16, (2, 96, 96, 3)),
         (arcface.IRSE50, (2, 112, 112, 3)),
         (lambda: arcface.IResNet((2, 2, 2, 2)), (2, 112, 112, 3)),
     ],
@@ -77,3 +79,11 @@ def test_nearest_points_on_the_device() -> None:
         nearest_squared(first.cuda(), second.cuda()), nearest_squared(first, second), strict=True
     ):
         torch.testing.assert_close(found.cpu(), expected, rtol=1e-4, atol=1e-9)
+
+
+def test_manifolds_are_those_of_the_cpu() -> None:
+    real, fake = (torch.randn(300, 64, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    on_cpu = manifold_shares(real, fake)
+    on_gpu = manifold_shares(real.cuda(), fake.cuda())
+    # Rounding may move an item across the edge of a ball.
+    torch.testing.assert_close(torch.stack(on_gpu).cpu(), torch.stack(on_cpu), rtol=0, atol=1.1 / 300)

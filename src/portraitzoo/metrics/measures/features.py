@@ -12,6 +12,7 @@ from torch import Tensor
 from portraitzoo.errors import ZooError
 from portraitzoo.media.clip import Clip
 from portraitzoo.metrics.inception import Inception
+from portraitzoo.metrics.features import true_float32
 from portraitzoo.metrics.inception3d import MIN_FRAMES
 from portraitzoo.metrics.measures.base import Networks, Stage
 from portraitzoo.metrics.precision_recall import ManifoldShares, manifold_shares
@@ -102,7 +103,7 @@ class ImageFeatures(FrameFeatures):
         if classifier is None:
             raise ZooError(f"{title} needs a classifier, which {self.network.name} is not: set image_network")
         device = next(self.network.module.parameters()).device
-        with torch.inference_mode():
+        with torch.inference_mode(), true_float32(device.type):
             logits = [classifier(part.to(device)).cpu() for part in torch.from_numpy(rows).split(4096)]
         return torch.cat(logits).softmax(1)
 

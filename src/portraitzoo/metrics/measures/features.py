@@ -11,8 +11,8 @@ from torch import Tensor
 
 from portraitzoo.errors import ZooError
 from portraitzoo.media.clip import Clip
-from portraitzoo.metrics.inception import Inception
 from portraitzoo.metrics.features import true_float32
+from portraitzoo.metrics.inception import Inception
 from portraitzoo.metrics.inception3d import MIN_FRAMES
 from portraitzoo.metrics.measures.base import Networks, Stage
 from portraitzoo.metrics.precision_recall import ManifoldShares, manifold_shares

@@ -85,6 +85,20 @@ def test_a_shift_costs_its_square_and_nothing_else(described, shift) -> None:
     torch.testing.assert_close(moved, torch.tensor(width * shift**2, dtype=torch.float64), rtol=1e-6, atol=1e-5)
 
 
+def test_batches_do_not_move_a_bit() -> None:
+    features = torch.randn(700, 33, generator=torch.Generator().manual_seed(0))
+    whole = gathered(features, batch=700)
+    for batch in (1, 7, 256, 300, 699):
+        statistics = gathered(features, batch=batch)
+        assert torch.equal(statistics.mean, whole.mean)
+        assert torch.equal(statistics.cov, whole.cov)
+    reused = torch.empty(7, 33)
+    statistics = FeatureStatistics(33)
+    for rows in features.split(7):
+        statistics.append(reused.copy_(rows))
+    assert torch.equal(statistics.cov, whole.cov)
+
+
 @settings(max_examples=30, deadline=None)
 @given(sets, st.integers(1, 60))
 def test_batches_and_merging_do_not_matter(described, cut) -> None:

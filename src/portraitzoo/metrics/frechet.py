@@ -17,11 +17,16 @@ from portraitzoo.metrics.features import FeatureNetwork
 from portraitzoo.metrics.ready import ReadyFeatureMetric
 
 
+BLOCK = 256
+"""Vectors whose products are summed at once: one matrix product instead of one for every few vectors."""
+
+
 class FeatureStatistics:
     """Mean and covariance of feature vectors, gathered batch by batch as running sums in float64.
 
-    The sums make the result independent of how the features were split into batches or over processes, up to the
-    rounding of float64.
+    Vectors are summed in blocks of ``BLOCK``, counted from the first, so that the result does not depend on how they
+    were split into batches. Sums of several processes that are merged agree with those of one up to the rounding of
+    float64.
 
     Args:
         num_features: length of one feature vector.
@@ -54,13 +59,28 @@ class FeatureStatistics:
         self.max_items = max_items
         self.info: dict[str, Any] = dict(info or {})
         self.num_items = 0
-        self.total = torch.zeros(num_features, dtype=torch.float64, device=device)
-        self.outer = torch.zeros(num_features, num_features, dtype=torch.float64, device=device)
+        self._total = torch.zeros(num_features, dtype=torch.float64, device=device)
+        self._outer = torch.zeros(num_features, num_features, dtype=torch.float64, device=device)
+        self._waiting: list[Tensor] = []
+        self._num_waiting = 0
 
     @property
     def num_features(self) -> int:
         """Length of one feature vector."""
-        return self.total.shape[0]
+        return self._total.shape[0]
+
+    @property
+    def total(self) -> Float[Tensor, " features"]:
+        """Sum of the vectors, float64."""
+        return self._total + torch.cat(self._waiting).sum(0) if self._waiting else self._total
+
+    @property
+    def outer(self) -> Float[Tensor, "features features"]:
+        """Sum of the vectors' outer products with themselves, float64."""
+        if not self._waiting:
+            return self._outer
+        waiting = torch.cat(self._waiting)
+        return self._outer + waiting.T @ waiting
 
     def append(self, features: Float[Tensor, "items features"]) -> None:
         """Add one vector a row; rows beyond ``max_items`` are dropped.
@@ -71,10 +91,17 @@ class FeatureStatistics:
         check_features(features, self.num_features)
         if self.max_items is not None:
             features = features[: max(self.max_items - self.num_items, 0)]
-        features = features.to(self.total)
-        self.total += features.sum(0)
-        self.outer += features.T @ features
         self.num_items += features.shape[0]
+        # A copy, because the caller may write into his tensor again.
+        self._waiting.append(features.detach().to(self._total, copy=True))
+        self._num_waiting += features.shape[0]
+        if self._num_waiting < BLOCK:
+            return
+        *blocks, rest = torch.cat(self._waiting).tensor_split(tuple(range(BLOCK, self._num_waiting + 1, BLOCK)))
+        for block in blocks:
+            self._total += block.sum(0)
+            self._outer += block.T @ block
+        self._waiting, self._num_waiting = ([rest] if len(rest) else []), len(rest)
 
     def merge(self, other: FeatureStatistics) -> FeatureStatistics:
         """Statistics of both sets of vectors together.
@@ -84,8 +111,8 @@ class FeatureStatistics:
         """
         _check_same_length(self, other)
         merged = FeatureStatistics(self.num_features, ddof=self.ddof, device=self.total.device, info=self.info)
-        merged.total = self.total + other.total.to(self.total)
-        merged.outer = self.outer + other.outer.to(self.outer)
+        merged._total = self.total + other.total.to(self.total)
+        merged._outer = self.outer + other.outer.to(self.outer)
         merged.num_items = self.num_items + other.num_items
         return merged
 
@@ -134,8 +161,8 @@ class FeatureStatistics:
         statistics = cls(len(mean), ddof=ddof, info=info)
         mean, cov = mean.double(), cov.double()
         statistics.num_items = int(num_items)
-        statistics.total = mean * statistics.num_items
-        statistics.outer = cov * (statistics.num_items - ddof) + statistics.num_items * torch.outer(mean, mean)
+        statistics._total = mean * statistics.num_items
+        statistics._outer = cov * (statistics.num_items - ddof) + statistics.num_items * torch.outer(mean, mean)
         return statistics
 
     def save(self, path: str | Path, **further: np.ndarray) -> Path:
@@ -326,8 +353,8 @@ class FrechetDistance(ReadyFeatureMetric):
         side = "real" if real else "generated"
         info = {} if self.network is None else {"network": self.network.name, "checksum": self.network.checksum}
         statistics = FeatureStatistics(self.num_features, ddof=self.ddof, device=self.real_total.device, info=info)
-        statistics.total = getattr(self, f"{side}_total").clone()
-        statistics.outer = getattr(self, f"{side}_outer").clone()
+        statistics._total = getattr(self, f"{side}_total").clone()
+        statistics._outer = getattr(self, f"{side}_outer").clone()
         statistics.num_items = int(getattr(self, f"{side}_items"))
         return statistics
 

@@ -114,6 +114,28 @@ def test_maps_of_the_head(free: FreeHead, camera: Camera) -> None:
     assert (fine != coarse).float().mean() < 0.04
 
 
+def test_the_small_head_is_the_full_one_with_fewer_vertices(free: FreeHead, anny: HeadModel, camera: Camera) -> None:
+    small = load_free_head("small")
+    actions = acting(anny, jawOpen=0.6, mouthSmileLeft=0.8, eyeLookUpLeft=0.5)
+    shape = torch.randn(300, generator=torch.Generator().manual_seed(2))
+    full_head, small_head = (one.head.flame(*one.of_actions(actions, shape)) for one in (free, small))
+    row = {int(source): place for place, source in enumerate(free.source)}
+    twins = [row[int(source)] for source in small.source]
+    assert (small_head - full_head[:, twins]).norm(
+        dim=-1
+    ).max() / SCALE < 1e-3  # fewer vertices place the centre of the eyeballs a little elsewhere
+    ours, theirs = small.head.flame.landmarks(small_head), free.head.flame.landmarks(full_head)
+    assert (ours - theirs).norm(dim=-1).max() / SCALE < 4e-3
+    one, other = (
+        rasterise(vertices, head.flame.faces, camera, 96).covered
+        for vertices, head in ((full_head, free.head), (small_head, small.head))
+    )
+    assert (one != other).float().mean() < 0.02
+    assert sum(buffer.numel() for buffer in small.head.buffers()) < 0.3 * sum(b.numel() for b in free.head.buffers())
+    with pytest.raises(ZooError, match="full or small, not 'tiny'"):
+        load_free_head("tiny")  # type: ignore[arg-type]
+
+
 def test_wrong_actions_are_refused(free: FreeHead) -> None:
     with pytest.raises(ZooError, match=r"facial actions are \[time, 52\] numbers, not \[1, 51\]"):
         free.of_actions(torch.zeros(1, 51))

@@ -3,6 +3,10 @@
 Fitted to Anny (Apache-2.0, data CC0): 300 identity and 100 expression coefficients (of which about 50 do something),
 neck, jaw and eyes, landmarks, and all the tables of a :class:`~portraitzoo.faces.flame_head.FlameHead`. Its
 coefficients mean something else than FLAME's: a network trained with one head does not understand the other's.
+
+Measured (:func:`fit_errors`, 50 people it has not seen): identities are 0.013 mm (root mean square) and at most 0.16 mm
+off; facial actions 0.09 mm, four at once 0.16 mm. On the skin no action is more than 0.01 mm off; the rest is the rim
+of the eyeballs, which Anny does not turn quite rigidly (up to 3.4 mm at the back of the eye).
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -25,6 +30,7 @@ from portraitzoo.faces.flame_arrays import NUM_SHAPE, FlameArrays
 from portraitzoo.faces.flame_head import FlameHead
 from portraitzoo.faces.flame_parameters import FlameParameters
 from portraitzoo.faces.free_head_fit import FreeHeadFit, fit_free_head, random_people
+from portraitzoo.faces.free_head_small import coarsened
 from portraitzoo.files import replacing
 
 CACHE_VERSION = 1
@@ -85,11 +91,13 @@ class FreeHead:
         return ((basis.T @ offset) / basis.square().sum(0)).float(), shift
 
 
-@functools.lru_cache(maxsize=1)
-def load_free_head(cache: Path | None = None) -> FreeHead:
-    """The free head, from the cache or (once, about two minutes) from Anny.
+@functools.lru_cache(maxsize=2)
+def load_free_head(size: Literal["full", "small"] = "full", cache: Path | None = None) -> FreeHead:
+    """The free head, from the cache or (once, about a minute) from Anny.
 
     Args:
+        size: ``"full"`` (4590 vertices) or ``"small"`` (1280, the same coefficients; see
+            :mod:`~portraitzoo.faces.free_head_small`).
         cache: folder to keep it in; Anny's own cache folder by default.
 
     Raises:
@@ -97,12 +105,15 @@ def load_free_head(cache: Path | None = None) -> FreeHead:
     """
     paths = import_extra("anny.paths", "synthetic")
     folder = cache or Path(paths.get_anny_cache_path())
-    target = folder / f"portraitzoo-free-head-{CACHE_VERSION}.safetensors"
-    if not target.exists():
-        tensors = _tensors(fit_free_head(load_head(cache)))
-        with replacing(target) as temporary:
-            save_file(tensors, temporary)
-    return _free_head(load_file(target))
+    targets = {name: folder / f"portraitzoo-free-head-{name}-{CACHE_VERSION}.safetensors" for name in ("full", "small")}
+    if size not in targets:
+        raise ZooError(f"the free head comes full or small, not {size!r}")
+    if not targets[size].exists():
+        fit = fit_free_head(load_head(cache))
+        for name, target in targets.items():
+            with replacing(target) as temporary:
+                save_file(_tensors(fit if name == "full" else coarsened(fit)), temporary)
+    return _free_head(load_file(targets[size]))
 
 
 def _tensors(fit: FreeHeadFit) -> dict[str, Tensor]:

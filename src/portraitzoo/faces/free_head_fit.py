@@ -28,7 +28,7 @@ EYES_FROM_NECK = np.array([0.0, 0.0445, 0.0845])
 """From the joint that turns the head to the midpoint between the eyes, in metres."""
 _LOWEST, _WIDEST = 0.545, 0.13
 _NECK_FADE = (0.565, 0.635)
-_COARSE_HEAD, _COARSE_EYE = 650, 40
+COARSE_HEAD, COARSE_EYE = 650, 40
 _MOVING = 528
 _GAZE = ("eyeLookDown", "eyeLookIn", "eyeLookOut", "eyeLookUp")
 
@@ -73,7 +73,7 @@ def fit_free_head(head: HeadModel, seed: int = 0) -> FreeHeadFit:
     neck = -EYES_FROM_NECK
     joints = np.stack([neck - [0, 0.11, 0.02], neck, jaw, template[left].mean(0), template[right].mean(0)])
     weights = _skinning(template, head.template[source].numpy(), jaw_weights, left, right)
-    regressor = np.stack([_regressor(template, joint, eyes) for joint in joints[:3]] + [np.zeros(len(source))] * 2)
+    regressor = np.stack([joint_regressor(template, joint, eyes) for joint in joints[:3]] + [np.zeros(len(source))] * 2)
     regressor[3, left], regressor[4, right] = 1 / len(left), 1 / len(right)
 
     turn = rotation_matrix(torch.tensor([angle, 0.0, 0.0], dtype=torch.float64)).numpy()
@@ -105,7 +105,7 @@ def fit_free_head(head: HeadModel, seed: int = 0) -> FreeHeadFit:
         right_eyeball=right,
         **landmark_tables(head, source, template, faces, regions, jaw_weights),
         **_parts(head, source, faces, regions, eyes, np.abs(offsets).sum((0, 2))),
-        **_tables(template, faces, eyes),
+        **neighbourhood_tables(template, faces, eyes, COARSE_HEAD, COARSE_EYE),
     )
     tensors = (torch.from_numpy(value).float() for value in (mixing / ACTIVITY, action_jaw, action_eyes))
     return FreeHeadFit(arrays, torch.from_numpy(source), *tensors)
@@ -200,8 +200,10 @@ def _skinning(
     return weights
 
 
-def _regressor(template: np.ndarray, joint: np.ndarray, eyes: np.ndarray) -> np.ndarray:
-    """The evenest affine weights of the 200 nearest vertices of the skin that give the joint."""
+def joint_regressor(
+    template: Float[np.ndarray, "vertices 3"], joint: Float[np.ndarray, 3], eyes: Int[np.ndarray, " eyes"]
+) -> Float[np.ndarray, " vertices"]:
+    """The evenest affine weights of the 200 vertices nearest to a joint, eyeballs left out, that give the joint."""
     distance = np.linalg.norm(template - joint, axis=1)
     distance[eyes] = np.inf
     near = np.argsort(distance)[:200]
@@ -253,15 +255,28 @@ def _parts(
     }
 
 
-def _tables(template: np.ndarray, faces: np.ndarray, eyes: np.ndarray) -> dict[str, np.ndarray]:
-    """Neighbourhoods and the decimated mesh, head and eyeballs apart."""
+def neighbourhood_tables(
+    template: Float[np.ndarray, "vertices 3"],
+    faces: Int[np.ndarray, "faces 3"],
+    eyes: Int[np.ndarray, " eyes"],
+    head_count: int,
+    eye_count: int,
+) -> dict[str, np.ndarray]:
+    """Neighbourhoods, and the decimated mesh.
+
+    Args:
+        template: the mean head.
+        faces: of the mesh.
+        eyes: vertices of the left, then of the right eyeball.
+        head_count, eye_count: vertices of the decimated head and of each decimated eyeball.
+    """
     of_eye = np.isin(faces, eyes).all(1)
     half = len(eyes) // 2
     kept: list[np.ndarray] = []
     triangles: list[np.ndarray] = []
     belongs = np.full(len(template), -1)
     parts = [faces[~of_eye], *(faces[np.isin(faces, eye).all(1)] for eye in (eyes[:half], eyes[half:]))]
-    for part, count in zip(parts, (_COARSE_HEAD, _COARSE_EYE, _COARSE_EYE), strict=True):
+    for part, count in zip(parts, (head_count, eye_count, eye_count), strict=True):
         first = sum(map(len, kept))
         chosen, between, owner = decimate(template, part, count)
         kept.append(chosen)

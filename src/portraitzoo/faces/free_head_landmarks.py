@@ -42,9 +42,9 @@ def landmark_tables(
     contours = np.stack([face.contour(np.deg2rad(yaw)) for yaw in yaws])
     skin = np.flatnonzero(regions == int(Region.SKIN))
     balls = np.flatnonzero(np.isin(regions, [int(Region.LEFT_EYE), int(Region.RIGHT_EYE)]))
-    static = [_attach(inner, template, faces, skin), _attach(pupils, template, faces, balls)]
+    static = [attach(inner, template, faces, skin), attach(pupils, template, faces, balls)]
     static_faces, static_weights = (np.concatenate(parts) for parts in zip(*static, strict=True))
-    contour_faces, contour_weights = _attach(contours.reshape(-1, 3), template, faces, skin)
+    contour_faces, contour_weights = attach(contours.reshape(-1, 3), template, faces, skin)
     shape = (CONTOUR_ROWS, CONTOUR_POINTS)
     return {
         "static_faces": static_faces,
@@ -56,10 +56,20 @@ def landmark_tables(
     }
 
 
-def _attach(
-    points: np.ndarray, template: np.ndarray, faces: np.ndarray, among: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """The faces (of those ``among``) closest to points, and where on them the points lie."""
+def attach(
+    points: Float[np.ndarray, "points 3"],
+    template: Float[np.ndarray, "vertices 3"],
+    faces: Int[np.ndarray, "faces 3"],
+    among: Int[np.ndarray, " some"],
+) -> tuple[Int[np.ndarray, " points"], Float[np.ndarray, "points 3"]]:
+    """The faces closest to points, and the barycentric coordinates of the points on them.
+
+    Args:
+        points: near the mesh.
+        template: its vertices.
+        faces: its triangles.
+        among: indices of the faces that are asked.
+    """
     mesh, where = torch.from_numpy(template).float(), torch.from_numpy(points).float()
     _, closest = closest_faces(where[None], mesh[None], torch.from_numpy(faces[among]))
     chosen = among[closest[0].numpy()]

@@ -25,12 +25,21 @@ def neighbour_rings(
 
 
 def decimate(
-    vertices: Float[np.ndarray, "vertices 3"], faces: Int[np.ndarray, "faces 3"], count: int
+    vertices: Float[np.ndarray, "vertices 3"],
+    faces: Int[np.ndarray, "faces 3"],
+    count: int,
+    density: Float[np.ndarray, " vertices"] | None = None,
 ) -> tuple[Int[np.ndarray, " count"], Int[np.ndarray, "coarse_faces 3"], Int[np.ndarray, " vertices"]]:
-    """A mesh of ``count`` of the vertices, spread evenly.
+    """A mesh of ``count`` of the vertices.
 
     Each vertex belongs to the kept one that is closest along the edges; a face whose corners belong to three kept
     vertices becomes a face between these. What is connected stays so, and nothing is torn.
+
+    Args:
+        vertices: positions; only those on faces are kept.
+        faces: triangles.
+        count: how many vertices to keep.
+        density: how many times closer together they are to lie about each vertex; evenly if None.
 
     Returns:
         The kept vertices, faces between them (indices into the kept ones), and to which kept one each vertex belongs.
@@ -38,7 +47,7 @@ def decimate(
     start, end = _edges(faces)
     length = np.linalg.norm(vertices[start] - vertices[end], axis=1)
     graph = coo_matrix((length, (start, end)), shape=(len(vertices), len(vertices))).tocsr()
-    kept = _spread(vertices, np.unique(faces), count)
+    kept = _spread(vertices, np.unique(faces), count, np.ones(len(vertices)) if density is None else density)
     _, _, source = dijkstra(graph, indices=kept, min_only=True, return_predecessors=True)
     place = np.full(len(vertices), -1)
     place[kept] = np.arange(count)
@@ -74,12 +83,12 @@ def _edges(faces: Int[np.ndarray, "faces 3"]) -> tuple[np.ndarray, np.ndarray]:
     return start, end
 
 
-def _spread(vertices: np.ndarray, among: np.ndarray, count: int) -> np.ndarray:
+def _spread(vertices: np.ndarray, among: np.ndarray, count: int, density: np.ndarray) -> np.ndarray:
     """``count`` of the vertices ``among``, each as far as possible from those before it."""
-    points = vertices[among]
+    points, weights = vertices[among], density[among]
     chosen = [int(np.argmax(points[:, 2]))]
     distance = np.linalg.norm(points - points[chosen[0]], axis=1)
     while len(chosen) < count:
-        chosen.append(int(distance.argmax()))
+        chosen.append(int((distance * weights).argmax()))
         distance = np.minimum(distance, np.linalg.norm(points - points[chosen[-1]], axis=1))
     return among[np.array(chosen)]

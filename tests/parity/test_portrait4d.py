@@ -1,9 +1,11 @@
 """Portrait4D's networks against the reference: the same outputs and intermediates from the same weights."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import portrait4d_cases as cases
+import portrait4d_files
 import portrait4d_functions
 import pytest
 import reference
@@ -11,14 +13,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import portraitzoo as pz
+from portraitzoo.errors import CheckpointError
 from portraitzoo.faces.head_pose import camera_for_neck
 from portraitzoo.faces.motion_embedding import MotionEncoder
 from portraitzoo.faces.neck_field import surface_offsets
+from portraitzoo.hub.converting import convert
 from portraitzoo.layers.transformer import as_image
 from portraitzoo.methods.portrait4d.cameras import label_of_camera
 from portraitzoo.methods.portrait4d.discriminator import Discriminator, DiscriminatorConfig
+from portraitzoo.methods.portrait4d.model import Portrait4D
 from portraitzoo.methods.portrait4d.motion_weights import convert as convert_motion
 from portraitzoo.methods.portrait4d.network import Portrait4DOutput, Reconstructor, SourceFeatures
+from portraitzoo.methods.portrait4d.weights import convert as convert_tensors
 from portraitzoo.methods.portrait4d.weights import convert_discriminator
 from portraitzoo.rendering.cameras import Camera
 from portraitzoo.rendering.rays import cast_rays
@@ -54,10 +61,15 @@ def captured(modules: dict[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
 @pytest.mark.parametrize("case", reference.networks("portrait4d"))
 @torch.no_grad()
 def test_network(case: reference.Case) -> None:
-    named = case.manifest["config"].get("network", "TriPlaneReconstructor")
-    kind = next((kind for name, kind in KINDS.items() if name in named), None)
-    assert kind, f"{case}: no test knows the network {named!r}"
+    kind = kind_of(case)
+    assert kind, f"{case}: no test knows the network {case.manifest['config']['network']!r}"
     {"reconstructor": check_reconstructor, "motion": check_motion, "discriminator": check_discriminator}[kind](case)
+
+
+def kind_of(case: reference.Case) -> str | None:
+    """Which of our networks a case is of; None for an unknown one."""
+    named = case.manifest["config"].get("network", "TriPlaneReconstructor")
+    return next((kind for name, kind in KINDS.items() if name in named), None)
 
 
 def modules_of(network: Reconstructor) -> dict[str, nn.Module]:
@@ -251,3 +263,59 @@ def test_function(group: str) -> None:
     members = {name for name in arrays.keys(group) if name.split(".")[0] == group}
     unread = sorted(members - arrays.read)
     assert not unread, f"no test knows {', '.join(unread)}"
+
+
+def small_case(kind: str) -> reference.Case:
+    """The smallest case of a kind of network."""
+    found = [case for case in reference.cases("portrait4d") if kind_of(case) == kind]
+    if not found:
+        pytest.skip(f"no {kind} in the reference folder (set PORTRAITZOO_REFERENCE)")
+    return min(found, key=lambda case: sum(math.prod(row["shape"]) for row in case.manifest["tensors"]))
+
+
+def test_official_pickle_becomes_a_model(tmp_path) -> None:
+    case = small_case("reconstructor")
+    told = {"depth_resolution": 7, "depth_resolution_importance": 5, "box_warp": 1.25, "density_reg": 1}
+    networks = {name: portrait4d_files.network_of(case, told) for name in ("G", "G_ema")}
+    networks["D"] = portrait4d_files.network_of(small_case("discriminator"))
+    path = portrait4d_files.write_pickle(tmp_path / "network.pkl", networks)
+    report = convert("portrait4d-static-genhead512", path, tmp_path / "ours")
+    assert report.tensors["model"] < report.tensors["training"]
+    assert all(report.dropped.values())
+    model = pz.load(tmp_path / "ours", device="cpu")
+    assert isinstance(model, Portrait4D) and model.config.static
+    assert (model.config.depth_samples, model.config.importance_samples, model.config.box_warp) == (7, 5, 1.25)
+    wanted = cases.reconstructor_of(case).state_dict()
+    assert wanted.keys() == model.reconstructor.state_dict().keys()
+    assert all(tensor.equal(wanted[name]) for name, tensor in model.reconstructor.state_dict().items())
+
+
+def test_official_motion_encoder_becomes_a_model(tmp_path) -> None:
+    case = small_case("motion")
+    torch.save(case.state_dict(), tmp_path / "motion_model.pth")
+    convert("pdfgc-motion", tmp_path / "motion_model.pth", tmp_path / "ours")
+    encoder = pz.load(tmp_path / "ours", device="cpu")
+    assert isinstance(encoder, MotionEncoder)
+    image = cases.source_image(case.golden, case.manifest["config"]["input_size"])
+    case.golden.check("out.motion", encoder(image).detach())
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda t: t.pop("encoder_canonical.proj_y.bias"), "lacks the tensor G_ema.encoder_canonical.proj_y.bias"),
+        (lambda t: t.pop("decoder.out_sigma.weight"), "lacks the tensor G_ema.decoder.out_sigma.weight"),
+        (lambda t: t.pop("encoder_canonical.maps.0.weight"), "lacks the tensor G_ema.encoder_canonical.maps.0.weight"),
+        (lambda t: t.update(encoder_new=torch.zeros(1)), "unexpected tensor, G_ema.encoder_new"),
+        (lambda t: t.update(w_avg=torch.zeros(3)), r"G_ema.w_avg has shape \[3\]"),
+        (lambda t: t.pop("deformer.flame_deform.simplify_faces"), "lacks the tensor G_ema.deformer.flame_deform.simp"),
+        (lambda t: t.update({"superresolution.block0.resample_filter": torch.ones(4, 4)}), "binomial filter"),
+        (lambda t: t.clear(), "no network G_ema"),
+    ],
+    ids=["missing", "density", "size", "unexpected", "shape", "head", "filter", "empty"],
+)
+def test_other_files_are_refused(spoil, told) -> None:
+    tensors = small_case("reconstructor").state_dict()
+    spoil(tensors)
+    with pytest.raises(CheckpointError, match=told):
+        convert_tensors({"G_ema": tensors} if tensors else {})

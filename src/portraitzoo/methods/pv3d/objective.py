@@ -23,10 +23,10 @@ from portraitzoo.methods.pv3d.discriminator import ImageDiscriminator, VideoDisc
 from portraitzoo.methods.pv3d.network import Generator, PV3DOutput
 from portraitzoo.rendering.cameras import Camera
 from portraitzoo.rendering.volume import RaySampling
-from portraitzoo.training.adversarial import discriminator_loss, generator_loss
 from portraitzoo.training.blur import blur
 from portraitzoo.training.phases import PhaseLoss
-from portraitzoo.training.regularisers import density_variation, gradient_penalty
+from portraitzoo.training.regularisers import density_variation
+from portraitzoo.training.two_judges import flattened, fooled, told_apart
 
 Noise = Literal["random", "const", "none"]
 
@@ -160,18 +160,9 @@ class Objective:
         """Non-saturating loss of generated pairs (PV3D, equation 6)."""
         output = self.generate(draws, stage)
         scores = self.judge(_generated(output, draws), stage)
-        return PhaseLoss(
-            parts={
-                "image": self.weights.image * generator_loss(scores.image),
-                "video": self.weights.video * generator_loss(scores.video),
-            },
-            observed={
-                "fake_image": scores.image.detach(),
-                "fake_video": scores.video.detach(),
-                "image": scores.image_inputs[0].detach(),
-                "image_raw": output.image_raw.detach(),
-            },
-        )
+        loss = fooled(scores, self.weights)
+        images = {"image": scores.image_inputs[0].detach(), "image_raw": output.image_raw.detach()}
+        return replace(loss, observed=loss.observed | images)
 
     def generator_regulariser(
         self,
@@ -214,15 +205,13 @@ class Objective:
     def discriminator_regulariser(self, real: Frames, stage: Stage) -> PhaseLoss:
         """R1 of both discriminators on real frames as they see them (that is, blurred), times its interval."""
         scores = self.judge(real, stage, differentiable=True)
-        image = gradient_penalty(scores.image, scores.image_inputs)
-        video = gradient_penalty(scores.video, [scores.video_input])
         scale = self.weights.r1_gamma / 2 * self.discriminator_interval
-        return PhaseLoss(
-            parts={
-                "image": self.weights.image * scale * image.mean(),
-                "video": self.weights.video * scale * video.mean(),
-            },
-            observed={"image_penalty": image.detach(), "video_penalty": video.detach()},
+        return flattened(
+            scores,
+            scores.image_inputs,
+            [scores.video_input],
+            image_weight=self.weights.image * scale,
+            video_weight=self.weights.video * scale,
         )
 
     def generate(self, draws: Draws, stage: Stage, update_average: bool = False) -> PV3DOutput:
@@ -261,20 +250,7 @@ class Objective:
         )
 
     def _told_apart(self, fakes: Frames, real: Frames, stage: Stage) -> PhaseLoss:
-        fake_scores = self.judge(fakes, stage)
-        real_scores = self.judge(real, stage)
-        return PhaseLoss(
-            parts={
-                "image": self.weights.image * discriminator_loss(fake_scores.image, real_scores.image),
-                "video": self.weights.video * discriminator_loss(fake_scores.video, real_scores.video),
-            },
-            observed={
-                "fake_image": fake_scores.image.detach(),
-                "fake_video": fake_scores.video.detach(),
-                "real_image": real_scores.image.detach(),
-                "real_video": real_scores.video.detach(),
-            },
-        )
+        return told_apart(self.judge(fakes, stage), self.judge(real, stage), self.weights)
 
     def _volume(
         self, draws: Draws, stage: Stage, update_average: bool = False

@@ -35,7 +35,7 @@ from portraitzoo.rendering.cameras import LEVEL, Camera
 from portraitzoo.rendering.volume import RaySampling
 from portraitzoo.training import draws
 from portraitzoo.training.frame_pairs import beta_times
-from portraitzoo.training.phases import PhasedTraining, PhaseLoss, discriminator_sizes
+from portraitzoo.training.phases import PhasedTraining, PhaseLoss, starting_sizes
 from portraitzoo.training.pretrained import load_fitting, read_pretrained
 from portraitzoo.training.schedules import Schedules
 
@@ -102,16 +102,14 @@ class PV3DTraining(PhasedTraining):
         seed: int = 0,
     ) -> None:
         start = read_pretrained(init_from, "pv3d") if init_from else None
-        network = network or PV3DConfig(**(start.network if start else {}))
-        if discriminator is None:
-            discriminator = discriminator_sizes(start, DiscriminatorConfig) if start else None
-        discriminator = discriminator or DiscriminatorConfig.beside(network)
+        kinds = PV3DConfig, DiscriminatorConfig
+        sizes, judge_sizes = starting_sizes(start, network, discriminator, kinds)
         super().__init__(
-            config=network,
-            discriminator_config=discriminator,
-            generator=Generator(network),
-            image_discriminator=ImageDiscriminator(discriminator),
-            video_discriminator=VideoDiscriminator(discriminator),
+            config=sizes,
+            discriminator_config=judge_sizes,
+            generator=Generator(sizes),
+            image_discriminator=ImageDiscriminator(judge_sizes),
+            video_discriminator=VideoDiscriminator(judge_sizes),
             generator_lr=generator_lr,
             discriminator_lr=discriminator_lr,
             generator_interval=generator_interval,

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from portraitzoo.metrics import bootstrap
-from portraitzoo.metrics.feature_space import convergence, examine, frechet_of_rows, rows_like
+from portraitzoo.metrics.feature_space import convergence, examine, frechet_of_rows, kernel_interval, rows_like
 from portraitzoo.metrics.frechet import FeatureStatistics, frechet_distance
+from portraitzoo.metrics.kid import kernel_inception_distance
 from portraitzoo.metrics.results import Gathered
 
 rows_of_five = arrays(np.float32, (9, 5), elements=st.floats(-10, 10, width=32))
@@ -106,6 +107,20 @@ def test_windows_of_a_video_are_drawn_together_and_one_video_has_no_interval() -
     assert found.interval is None
     assert {point[2] for point in found.plots["convergence"]} == {None}
     assert bootstrap.of_mean(0.0, [1.0, 2.0], ["a", "a"]) is None
+
+
+def test_the_standard_error_of_a_kernel_distance_is_the_spread_of_repeated_experiments() -> None:
+    draw = np.random.default_rng(0)
+    values, errors = [], []
+    for _ in range(40):
+        first, second = experiment(draw, 80, 10)
+        real, generated = (torch.from_numpy(rows) for rows in (second, first))
+        value = float(kernel_inception_distance(real, generated, num_subsets=1)[0])
+        values.append(value)
+        errors.append(kernel_interval(gathered(first), gathered(second), value, 1.0).std_error)
+    assert 0.7 < np.mean(errors) / np.std(values) < 1.5
+    scaled = kernel_interval(gathered(first), gathered(second), 1000 * value, 1000.0)
+    assert scaled.std_error == pytest.approx(1000 * errors[-1])
 
 
 def test_rows_stand_for_statistics() -> None:

@@ -41,7 +41,7 @@ def test_real_video_against_itself_and_a_degraded_copy(carphone: Path, cache: Pa
 
 @pytest.mark.slow
 def test_the_example_of_real_video(tmp_path: Path):
-    """Three real clips, two worse copies of each, and the two reports side by side."""
+    """Two real clips, two worse copies of each, and the two reports side by side."""
     script = shipped("zoo").parent / "examples" / "real_video.sh"
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     environment |= {"XDG_CACHE_HOME": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}

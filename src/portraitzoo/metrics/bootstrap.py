@@ -20,6 +20,8 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from portraitzoo.metrics.kid import polynomial_kernel
+
 RESAMPLES = 1000
 LEVEL = 0.95
 SEED = 0
@@ -77,12 +79,14 @@ def of_mean(
     return _interval(value, value + _resampled_means(drawn, SEED), floor=None, method=OF_MEANS)
 
 
-def of_frechet(value: float, influences: Sequence[NDArray[np.float64]]) -> Interval | None:
-    """Percentile interval of a Fréchet distance.
+def of_distance(value: float, influences: Sequence[NDArray[np.float64]], floor: float | None = 0.0) -> Interval | None:
+    """Percentile interval of a distance between sets.
 
     Args:
         value: the distance.
-        influences: for each side that varies, those of its items (:func:`frechet_influences`, :func:`of_owners`).
+        influences: for each side that varies, those of its items (:func:`frechet_influences`,
+            :func:`kernel_influences`, then :func:`of_owners`).
+        floor: below which the distance cannot lie.
 
     Returns:
         None if a side has fewer than two items.
@@ -90,7 +94,7 @@ def of_frechet(value: float, influences: Sequence[NDArray[np.float64]]) -> Inter
     if not influences or min(len(side) for side in influences) < 2:
         return None
     moves = sum(_resampled_means(side - side.mean(), SEED + index) for index, side in enumerate(influences))
-    return _interval(value, value + np.asarray(moves), floor=0.0, method=LINEARISED)
+    return _interval(value, value + np.asarray(moves), floor, LINEARISED)
 
 
 def of_owners(
@@ -141,6 +145,31 @@ def frechet_influences(
     ours = 2 * a @ shift + squares[0] - len(a) * (u.square() @ s)
     theirs = -2 * b @ shift + squares[1] - len(b) * (v.square() @ s)
     return max(float(value), 0.0), ours.numpy(), theirs.numpy()
+
+
+def kernel_influences(
+    first: Float[Tensor, "rows features"], second: Float[Tensor, "others features"]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """How each vector moves the kernel inception distance: twice its mean kernel to its own set less that to the other.
+
+    The first-order term of the unbiased estimate (Binkowski et al. 2018, section 3), whose variance is that of a
+    U-statistic.
+
+    Args:
+        first: rows of one side.
+        second: rows of the other.
+
+    Returns:
+        influences of the rows of both sides, up to a constant.
+    """
+    a, b = first.double(), second.double()
+    cross = polynomial_kernel(a, b)
+    sides = []
+    for rows, other in ((a, cross.mean(1)), (b, cross.mean(0))):
+        within = polynomial_kernel(rows, rows)
+        own = (within.sum(1) - within.diagonal()) / max(len(rows) - 1, 1)
+        sides.append((2 * (own - other)).numpy())
+    return sides[0], sides[1]
 
 
 def _factored(rows: Tensor) -> tuple[Tensor | None, Tensor]:

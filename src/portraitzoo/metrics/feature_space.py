@@ -15,7 +15,7 @@ from torch import Tensor
 from portraitzoo.metrics import bootstrap
 from portraitzoo.metrics.bootstrap import Interval
 from portraitzoo.metrics.frechet import FeatureStatistics
-from portraitzoo.metrics.results import Gathered
+from portraitzoo.metrics.results import KEPT_ROWS, Gathered
 
 PLANE_POINTS = 400  # of each side in the scatter plot
 CURVE_LIMIT = 1024  # items of each side up to which the curve is computed
@@ -57,7 +57,25 @@ def examine(generated: Gathered, real: Gathered, value: float, ddof: int) -> Exa
     ]
     plane = principal_plane(generated.matrix(), real.matrix())
     plots = {"convergence": convergence(generated, real, ddof), "plane": plane}
-    return Examination(bootstrap.of_frechet(value, varying), plots)
+    return Examination(bootstrap.of_distance(value, varying), plots)
+
+
+def kernel_interval(generated: Gathered, real: Gathered, value: float, scale: float) -> Interval | None:
+    """Interval of a kernel inception distance that was multiplied by ``scale``; None where a side is of one video."""
+    sides = [(side, _first(side)) for side in (generated, real)]
+    rows = [torch.from_numpy(np.concatenate([side.rows[item] for item in items])) for side, items in sides]
+    influences = bootstrap.kernel_influences(rows[0], rows[1])
+    varying = [
+        bootstrap.of_owners(found * scale, _owners(side, items), len(found) / sum(map(len, side.rows.values())))
+        for (side, items), found in zip(sides, influences, strict=True)
+    ]
+    return bootstrap.of_distance(value, varying, floor=None)
+
+
+def _first(side: Gathered) -> list[int]:
+    """The first items, as many as have ``KEPT_ROWS`` rows: all pairs of rows are looked at."""
+    ends = np.cumsum([len(rows) for rows in side.rows.values()])
+    return list(side.rows)[: 1 + int(np.searchsorted(ends, KEPT_ROWS))]
 
 
 def _owners(side: Gathered, items: Iterable[int]) -> list[str]:
@@ -133,7 +151,7 @@ def convergence(
             bootstrap.of_owners(found, _owners(side, items))
             for side, items, found in zip(sides, chosen, influences, strict=False)
         ]
-        interval = bootstrap.of_frechet(value, varying)
+        interval = bootstrap.of_distance(value, varying)
         ends = (interval.low, interval.high) if interval else (None, None)
         curve.append((len(rows[0]), value, *ends))
     return curve

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from portraitzoo.metrics.feature_space import kernel_interval
 from portraitzoo.metrics.inception_score import inception_score, video_inception_score
 from portraitzoo.metrics.kid import kernel_inception_distance
 from portraitzoo.metrics.measures.base import Measure
@@ -60,7 +61,8 @@ class KID(SetMeasure):
             notes.append(f"subsets of {size} images instead of {protocol.kid_subset_size}")
         extra = {"subsets": protocol.kid_subsets, "subset_size": size, "scale": protocol.kid_scale}
         scale = protocol.kid_scale
-        return self._found(mean * scale, std * scale, len(ours), len(theirs), notes=notes, extra=extra)
+        seen = {"interval": kernel_interval(generated, real, float(mean * scale), scale)}
+        return self._found(mean * scale, std * scale, len(ours), len(theirs), notes=notes, extra=extra, **seen)
 
 
 class ImageInceptionScore(SetMeasure):

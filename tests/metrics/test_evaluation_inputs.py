@@ -302,6 +302,28 @@ def test_a_video_that_makes_its_decoder_crash_is_left_out(tmp_path: Path, for_wo
     assert report.results[0].generated == 69
 
 
+SCRIPT = """
+    print("once")
+    import evaluation_cases
+    from portraitzoo.metrics import evaluation
+
+    evaluation.source_of = lambda given, *rest: given
+    folder = evaluation_cases.WaitingSource({folder!r})
+    report = evaluation.evaluate(folder, folder, overrides=evaluation_cases.NETWORKS, features="random", workers=2,
+                                 use_cache=False)
+    print(report.results[0].generated, folder.loaded_here < 2 * 64)
+"""
+
+
+@pytest.mark.slow
+def test_a_script_without_a_main_guard_runs_once(tmp_path: Path, for_workers: Path):
+    folder = save_videos(tmp_path / "a", make_clips(70))
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(SCRIPT.format(folder=str(folder))))
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300, check=True)
+    assert done.stdout.split() == ["once", "64", "True"]
+
+
 RUN = """
     import sys, time
     sys.path.insert(0, {tests!r})

@@ -16,7 +16,6 @@ from portraitzoo.files import replacing
 from portraitzoo.metrics.features import FeatureNetwork
 from portraitzoo.metrics.ready import ReadyFeatureMetric
 
-
 BLOCK = 256
 """Vectors whose products are summed at once: one matrix product instead of one for every few vectors."""
 

@@ -80,13 +80,18 @@ def nearest_vertices(
             found[order] = torch.from_numpy(np.asarray(index, dtype=np.int64))
         else:
             parts = points.split(max(1, _COMPARED // len(vertices)))
-            found = torch.cat([_squared(part, vertices).topk(count, largest=False).indices for part in parts])
+            found = torch.cat([_lowest(_squared(part, vertices), count) for part in parts])
         return (points[:, None] - vertices[found]).square().sum(-1), found
 
 
 def _squared(points: Float[Tensor, "points 3"], vertices: Float[Tensor, "vertices 3"]) -> Tensor:
     x, y, z = (points[:, None] - vertices[None]).unbind(-1)
     return x * x + y * y + z * z
+
+
+def _lowest(values: Float[Tensor, "rows columns"], count: int) -> Int[Tensor, "rows count"]:
+    # Selecting one of thousands is many times quicker than sorting out the lowest few.
+    return values.argmin(1, keepdim=True) if count == 1 else values.topk(count, largest=False).indices
 
 
 def _tree(points: Float[Tensor, "points 3"]) -> cKDTree:

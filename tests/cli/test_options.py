@@ -70,3 +70,19 @@ def test_what_the_function_would_not_take_is_refused(options: argparse.ArgumentP
 def test_help_comes_from_the_docstring(options: argparse.ArgumentParser) -> None:
     shown = " ".join(options.format_help().split())
     assert "how many, all in all." in shown and "which 100 % person. (default: 0)" in shown
+
+
+def test_an_option_of_two_functions_takes_what_either_does() -> None:
+    def one(seed: int = 0, program: Literal["once"] = "once", smooth: bool = False) -> None:
+        """One."""
+
+    made = argparse.ArgumentParser(exit_on_error=False)
+    made.add_argument("--folder")
+    add_options(made, one)
+    add_options(made, render, skip=("frames", "on_frame"))
+    chosen = made.parse_args(["--seed", "3,4", "--program", "0.5,1", "--smooth", "--folder", "x"])
+    assert (chosen.seed, chosen.program, chosen.smooth, chosen.folder) == ((3, 4), (0.5, 1.0), True, "x")
+    chosen = made.parse_args(["--seed", "3", "--program", "loop"])
+    assert (chosen.seed, chosen.program) == (3, "loop")
+    with pytest.raises(argparse.ArgumentError):
+        made.parse_args(["--seed", "x"])

@@ -15,6 +15,9 @@ from typing import Any
 
 import docstring_parser
 
+KINDS = "portraitzoo_kinds"
+"""Attribute of options made here: what each function that knows the option lets it be."""
+
 
 def parser(verb: str, description: str) -> argparse.ArgumentParser:
     """Empty parser of ``zoo VERB``; options cannot be shortened, so that a new one never changes an old script."""
@@ -36,7 +39,9 @@ def add_options(
     function. Sequences are written with commas (``--maps depth,normals``), booleans as ``--flag`` and ``--no-flag``.
 
     Args:
-        target: parser or group to add to. Options that it has already are left alone.
+        target: parser or group to add to. An option that it has already from another function also takes what this
+            function's parameter of that name does (one function's seed, another's list of seeds); others are left
+            alone.
         function: function or method with type hints and a Google-style docstring.
         skip: parameters that get no option.
         rename: parameter -> name of the option without dashes in front.
@@ -53,19 +58,24 @@ def add_options(
     for name, parameter in inspect.signature(function).parameters.items():
         flag = "--" + (rename or {}).get(name, name).replace("_", "-")
         collects = parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-        if name in ("self", *skip) or collects or flag in target._option_string_actions:
+        if name in ("self", *skip) or collects:
+            continue
+        kind = _kind(hints.get(name, str))
+        if flag in target._option_string_actions:
+            _widen(target._option_string_actions[flag], kind)
             continue
         help_text = help_of.get(name, "").replace("``", "").replace("%", "%%")
         if defaults and parameter.default not in (inspect.Parameter.empty, None, ()):
             help_text += f" (default: {_spelled(parameter.default)})"
-        target.add_argument(
+        action = target.add_argument(
             flag,
             dest=name,
             default=argparse.SUPPRESS,
             required=required and parameter.default is inspect.Parameter.empty,
             help=help_text.strip(),
-            **_kind(hints.get(name, str)),
+            **kind,
         )
+        setattr(action, KINDS, [kind])
         added.add(name)
     return added
 
@@ -119,6 +129,17 @@ def _kind(hint: Any) -> dict[str, Any]:
     if hint in (int, float, str, Path):
         return {"type": hint, "metavar": {int: "N", float: "X", str: "TEXT", Path: "PATH"}[hint]}
     return {}
+
+
+def _widen(option: argparse.Action, kind: dict[str, Any]) -> None:
+    """Let an option of another function also be ``kind``."""
+    kinds = getattr(option, KINDS, None)
+    told = kind.get("metavar"), kind.get("choices")
+    if not kinds or not kind or "action" in kind or told in [(k.get("metavar"), k.get("choices")) for k in kinds]:
+        return
+    kinds.append(kind)
+    option.type, option.choices = _first_of(kinds), None
+    option.metavar = "|".join(dict.fromkeys("|".join(map(_shown, kinds)).split("|")))
 
 
 def _shown(kind: dict[str, Any]) -> str:

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
+from training_runs import trainer, weights_of
 
 from portraitzoo.cli.recipes import fit
 from portraitzoo.errors import CheckpointError, ZooError
@@ -68,28 +69,6 @@ def module(**options) -> PV3DTraining:
 
 def data(clips, **options) -> PV3DDataModule:
     return PV3DDataModule(str(clips), **({"batch_size": 2, "num_workers": 0, "in_memory": True} | options))
-
-
-def trainer(root, steps, **options) -> Trainer:
-    return Trainer(
-        **{
-            "max_steps": steps,
-            "accelerator": "cpu",
-            "devices": 1,
-            "default_root_dir": root,
-            "logger": False,
-            "enable_checkpointing": False,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-            "log_every_n_steps": 1,
-            "callbacks": [History()],
-        }
-        | options
-    )
-
-
-def weights_of(training: PV3DTraining) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in training.state_dict().items()}
 
 
 @pytest.fixture(scope="module")

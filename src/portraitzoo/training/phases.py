@@ -23,6 +23,7 @@ from portraitzoo.training.pretrained import Pretrained
 from portraitzoo.training.schedules import ema_beta
 
 Sizes = TypeVar("Sizes")
+JudgeSizes = TypeVar("JudgeSizes")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +45,7 @@ class PhaseLoss:
 
 
 class PhasedTraining(LightningModule):
-    """Training of a video generator against an image and a video discriminator (StyleGAN2's lazy regularisation).
+    """Training of a generator against one or more discriminators (StyleGAN2's lazy regularisation).
 
     One update is four phases: the generator's loss, its regulariser (every ``generator_interval`` updates), the
     discriminators' loss, their regulariser (every ``discriminator_interval`` updates); then the average of the weights
@@ -52,17 +53,16 @@ class PhasedTraining(LightningModule):
     ``seed``, the phase and the sample's place in the stream of samples.
 
     Checkpoints hold plain values only: ``state_dict`` with ``generator.*`` (in training), ``generator_ema.*`` (its
-    average, the one to use), ``image_discriminator.*``, ``video_discriminator.*`` and ``num_samples`` (clips seen);
+    average, the one to use), the discriminators and ``num_samples`` (samples seen);
     ``portraitzoo`` says what the weights are: the family and the fields of the configurations.
 
     Args:
         config: dataclass with the sizes of the generator.
         discriminator_config: that of the discriminators.
         generator: in training.
-        image_discriminator: judges frames.
-        video_discriminator: judges pairs of frames.
+        discriminators: what judges its samples, by the name that each has in checkpoints (``image_discriminator``).
         generator_lr: Adam's learning rate of the generator, before the scaling for lazy regularisation.
-        discriminator_lr: that of both discriminators.
+        discriminator_lr: that of all discriminators.
         generator_interval: updates per generator regularisation.
         discriminator_interval: updates per discriminator regularisation.
         ema_half_life: samples, per 32 of the batch, after which old weights count one half in the average.
@@ -82,8 +82,7 @@ class PhasedTraining(LightningModule):
         config: Any,
         discriminator_config: Any,
         generator: nn.Module,
-        image_discriminator: nn.Module,
-        video_discriminator: nn.Module,
+        discriminators: Mapping[str, nn.Module],
         generator_lr: float,
         discriminator_lr: float,
         generator_interval: int,
@@ -98,7 +97,9 @@ class PhasedTraining(LightningModule):
         self.automatic_optimization = False
         self.config, self.discriminator_config = config, discriminator_config
         self.generator = generator
-        self.image_discriminator, self.video_discriminator = image_discriminator, video_discriminator
+        self._judges = tuple(discriminators)
+        for name, judge in discriminators.items():
+            self.add_module(name, judge)
         self.generator_ema = averaged_copy(generator)
         self.register_buffer("num_samples", torch.zeros((), dtype=torch.int64))
         self.generator_lr, self.discriminator_lr = generator_lr, discriminator_lr
@@ -148,8 +149,8 @@ class PhasedTraining(LightningModule):
         yield
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """Adam for the generator and for both discriminators, corrected for lazy regularisation (StyleGAN2, B)."""
-        discriminators = [*self.image_discriminator.parameters(), *self.video_discriminator.parameters()]
+        """Adam for the generator and for the discriminators, corrected for lazy regularisation (StyleGAN2, B)."""
+        discriminators = [parameter for judge in self._discriminators() for parameter in judge.parameters()]
         return [
             lazy_adam(self.generator.parameters(), self.generator_lr, self.generator_interval),
             lazy_adam(discriminators, self.discriminator_lr, self.discriminator_interval),
@@ -160,7 +161,7 @@ class PhasedTraining(LightningModule):
         update = self.global_step
         schedule = self.schedule(batch)
         generator, discriminators = self._optimisers()
-        networks, judges = [self.generator], [self.image_discriminator, self.video_discriminator]
+        networks, judges = [self.generator], self._discriminators()
         with self.update_context(update):
             with training_only(networks, judges):
                 self._phase("generator", generator, self.generator_main, batch, counts=True)
@@ -255,24 +256,39 @@ class PhasedTraining(LightningModule):
             for value in values:
                 value.copy_(self.trainer.strategy.reduce(value.clone(), reduce_op="mean"))
 
+    def _discriminators(self) -> list[nn.Module]:
+        return [self.get_submodule(name) for name in self._judges]
+
     def _optimisers(self) -> tuple[LightningOptimizer, LightningOptimizer]:
         optimisers = self.optimizers()
         assert isinstance(optimisers, list)
         return optimisers[0], optimisers[1]
 
 
-def discriminator_sizes(start: Pretrained, sizes: type[Sizes]) -> Sizes | None:
-    """Sizes of the discriminators of what a run starts from; None if there are none.
+def starting_sizes(
+    start: Pretrained | None,
+    network: Sizes | None,
+    discriminator: JudgeSizes | None,
+    kinds: tuple[type[Sizes], type[JudgeSizes]],
+) -> tuple[Sizes, JudgeSizes]:
+    """Sizes of the networks of a run: as given, else those of what it starts from, else the family's own.
 
     Args:
-        start: where the tensors of the image discriminator are, if anywhere.
-        sizes: dataclass of the sizes, whose classmethod ``of`` reads them off an image discriminator's tensors.
+        start: what the run starts from.
+        network: sizes of the generator, if given.
+        discriminator: sizes of the discriminators, if given.
+        kinds: dataclasses of both. That of the discriminators has a classmethod ``of``, which reads them off an image
+            discriminator's tensors, and ``beside``, which makes them fit a generator.
 
     Raises:
-        CheckpointError: if the tensors are not those of a discriminator.
+        CheckpointError: if the tensors to start from are not those of a discriminator.
     """
-    if start.discriminator:
-        return sizes(**start.discriminator)
-    prefix = "image_discriminator."
-    own = {name.removeprefix(prefix): tensor for name, tensor in start.tensors.items() if name.startswith(prefix)}
-    return sizes.of(own) if own else None  # type: ignore[attr-defined]
+    sizes, judge_sizes = kinds
+    network = network or sizes(**(start.network if start else {}))
+    if discriminator is None and start and start.discriminator:
+        discriminator = judge_sizes(**start.discriminator)
+    if discriminator is None and start:
+        prefix = "image_discriminator."
+        own = {name.removeprefix(prefix): tensor for name, tensor in start.tensors.items() if name.startswith(prefix)}
+        discriminator = judge_sizes.of(own) if own else None  # type: ignore[attr-defined]
+    return network, discriminator or judge_sizes.beside(network)  # type: ignore[attr-defined]

@@ -108,8 +108,10 @@ class PV3DTraining(PhasedTraining):
             config=sizes,
             discriminator_config=judge_sizes,
             generator=Generator(sizes),
-            image_discriminator=ImageDiscriminator(judge_sizes),
-            video_discriminator=VideoDiscriminator(judge_sizes),
+            discriminators={
+                "image_discriminator": ImageDiscriminator(judge_sizes),
+                "video_discriminator": VideoDiscriminator(judge_sizes),
+            },
             generator_lr=generator_lr,
             discriminator_lr=discriminator_lr,
             generator_interval=generator_interval,

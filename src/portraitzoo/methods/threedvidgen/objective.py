@@ -13,7 +13,7 @@ Whatever a discriminator sees goes through DiffAugment first, the same for both 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -23,10 +23,10 @@ from portraitzoo.methods.threedvidgen.discriminator import ImageDiscriminator, V
 from portraitzoo.methods.threedvidgen.network import Generator, ThreeDVidGenOutput
 from portraitzoo.methods.threedvidgen.renderer import Draws as RayDraws
 from portraitzoo.rendering.cameras import Camera
-from portraitzoo.training.adversarial import discriminator_loss, generator_loss
 from portraitzoo.training.diffaugment import DiffAugmentDraws, diffaugment
 from portraitzoo.training.phases import PhaseLoss
-from portraitzoo.training.regularisers import gradient_penalty, path_length_penalty, path_lengths
+from portraitzoo.training.regularisers import path_length_penalty, path_lengths
+from portraitzoo.training.two_judges import flattened, fooled, told_apart
 
 
 @dataclass(frozen=True)
@@ -142,14 +142,9 @@ class Objective:
         output = self.generate(draws)
         scores = self.judge(output.image.unflatten(0, (-1, 2)), draws.times, augment)
         assert output.regularisation is not None
-        return PhaseLoss(
-            parts={
-                "image": self.weights.image * generator_loss(scores.image),
-                "video": self.weights.video * generator_loss(scores.video),
-                "nerf_path": self.weights.nerf_path * output.regularisation.mean(),
-            },
-            observed={"fake_image": scores.image.detach(), "fake_video": scores.video.detach()},
-        )
+        loss = fooled(scores, self.weights)
+        consistency = self.weights.nerf_path * output.regularisation.mean()
+        return replace(loss, parts={**loss.parts, "nerf_path": consistency})
 
     def generator_regulariser(
         self, draws: Draws, noise: Float[Tensor, "frames 3 height width"], mean: Float[Tensor, ""]
@@ -192,19 +187,7 @@ class Objective:
         with torch.no_grad():
             image = self.generate(draws).image.unflatten(0, (-1, 2))
         fake = self.judge(image, draws.times, augment)
-        real = self.judge(frames, times, augment_real)
-        return PhaseLoss(
-            parts={
-                "image": self.weights.image * discriminator_loss(fake.image, real.image),
-                "video": self.weights.video * discriminator_loss(fake.video, real.video),
-            },
-            observed={
-                "fake_image": fake.image.detach(),
-                "fake_video": fake.video.detach(),
-                "real_image": real.image.detach(),
-                "real_video": real.video.detach(),
-            },
-        )
+        return told_apart(fake, self.judge(frames, times, augment_real), self.weights)
 
     def discriminator_regulariser(
         self,
@@ -218,13 +201,8 @@ class Objective:
         frames after it, as published.
         """
         scores = self.judge(frames, times, augment, differentiable=True)
-        image = gradient_penalty(scores.image, [scores.frames])
-        video = gradient_penalty(scores.video, [scores.pair])
         scale = self.weights.r1_gamma / 2 * self.discriminator_interval
-        return PhaseLoss(
-            parts={"image": scale * image.mean(), "video": scale * video.mean()},
-            observed={"image_penalty": image.detach(), "video_penalty": video.detach()},
-        )
+        return flattened(scores, [scores.frames], [scores.pair], image_weight=scale, video_weight=scale)
 
     def generate(self, draws: Draws) -> ThreeDVidGenOutput:
         """Two frames of each video. In train mode this moves the average w and the upsampler's magnitudes."""

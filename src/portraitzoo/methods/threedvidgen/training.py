@@ -37,7 +37,7 @@ from portraitzoo.methods.threedvidgen.upsampler import UpsamplerBlock
 from portraitzoo.training import draws
 from portraitzoo.training.diffaugment import DiffAugmentDraws
 from portraitzoo.training.frame_pairs import beta_times
-from portraitzoo.training.phases import PhasedTraining, PhaseLoss, discriminator_sizes
+from portraitzoo.training.phases import PhasedTraining, PhaseLoss, starting_sizes
 from portraitzoo.training.pretrained import Pretrained, load_fitting, read_pretrained
 
 GMAIN, GREG, DMAIN, GMAIN_AUGMENT, DMAIN_AUGMENT, REAL_AUGMENT, R1_AUGMENT, PATH_NOISE = range(8)
@@ -111,16 +111,16 @@ class ThreeDVidGenTraining(PhasedTraining):
         seed: int = 0,
     ) -> None:
         start = read_pretrained(init_from, self.FAMILY) if init_from else None
-        network = network or ThreeDVidGenConfig(**(start.network if start else {}))
-        if discriminator is None:
-            discriminator = discriminator_sizes(start, DiscriminatorConfig) if start else None
-        discriminator = discriminator or DiscriminatorConfig.beside(network)
+        kinds = ThreeDVidGenConfig, DiscriminatorConfig
+        sizes, judge_sizes = starting_sizes(start, network, discriminator, kinds)
         super().__init__(
-            config=network,
-            discriminator_config=discriminator,
-            generator=Generator(network),
-            image_discriminator=ImageDiscriminator(discriminator),
-            video_discriminator=VideoDiscriminator(discriminator),
+            config=sizes,
+            discriminator_config=judge_sizes,
+            generator=Generator(sizes),
+            discriminators={
+                "image_discriminator": ImageDiscriminator(judge_sizes),
+                "video_discriminator": VideoDiscriminator(judge_sizes),
+            },
             generator_lr=generator_lr,
             discriminator_lr=discriminator_lr,
             generator_interval=generator_interval,

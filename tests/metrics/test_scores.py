@@ -20,6 +20,7 @@ from torchmetrics.image.kid import KernelInceptionDistance as TorchmetricsKID
 
 from portraitzoo.errors import ZooError
 from portraitzoo.media.display import depth_normals, display_corrected
+from portraitzoo.metrics import kid
 from portraitzoo.metrics.inception_score import inception_score, video_inception_score
 from portraitzoo.metrics.kid import kernel_inception_distance
 from portraitzoo.metrics.path_length import shrunk, slerp, trimmed_mean
@@ -68,6 +69,15 @@ def test_inception_score_agrees_with_torchmetrics() -> None:
     assert float(inception_score(logits.softmax(1), num_splits=1)[0]) == pytest.approx(
         float(theirs.compute()[0]), rel=1e-5
     )
+
+
+@pytest.mark.parametrize(("items", "others"), [(50, 60), (300, 40)])
+def test_kid_by_whole_kernels_is_kid_by_subsets(items, others, monkeypatch) -> None:
+    real, fake = normal(items, 16), normal(others, 16, seed=1) * 1.2
+    by_whole = kernel_inception_distance(real, fake, num_subsets=200, max_subset_size=30)
+    monkeypatch.setattr(kid, "WHOLE_LIMIT", 0)
+    by_subsets = kernel_inception_distance(real, fake, num_subsets=200, max_subset_size=30)
+    torch.testing.assert_close(torch.stack(by_whole), torch.stack(by_subsets), rtol=1e-9, atol=1e-12)
 
 
 def test_kid_is_seeded_unbiased_and_needs_items() -> None:

@@ -48,10 +48,11 @@ class Result:
         metric: name, as given to ``evaluate``.
         title: name in tables.
         value: the number.
-        std: standard deviation over heads, or None for a distance between sets.
+        std: standard deviation over items (heads, pairs, clips), KID's subsets or the Inception Score's splits; None for
+            a number of whole sets.
         interval: where the value lies as far as the choice of items goes; None if that is not known.
         higher_is_better: direction.
-        unit: what is counted: clips, images or heads.
+        unit: what is counted: clips, images, heads, pairs or paths.
         generated: how many of them on the generated side.
         real: how many on the real side; None if the metric looks at the generated side only.
         network: ``name``, ``checksum``, ``features`` and ``comparable`` of the feature network; None without one.

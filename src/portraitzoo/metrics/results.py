@@ -48,8 +48,8 @@ class Result:
         metric: name, as given to ``evaluate``.
         title: name in tables.
         value: the number.
-        std: standard deviation over items (heads, pairs, clips), KID's subsets or the Inception Score's splits; None for
-            a number of whole sets.
+        std: standard deviation over items (heads, pairs, clips), KID's subsets or the Inception Score's splits; None
+            for a number of whole sets.
         interval: where the value lies as far as the choice of items goes; None if that is not known.
         higher_is_better: direction.
         unit: what is counted: clips, images, heads, pairs or paths.

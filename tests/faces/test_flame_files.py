@@ -185,3 +185,11 @@ def test_a_damaged_npy_is_one_clear_line(tmp_path: Path, damage: str) -> None:
     with pytest.raises(CheckpointError, match=r"cannot read .*table\.npy") as caught:
         read_numpy(path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_header_that_lies_about_the_shape_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "table.npy"
+    np.save(path, np.array([{"a": 1}, None], dtype=object))
+    path.write_bytes(path.read_bytes().replace(b"(2,)", b"(9,)", 1))
+    with pytest.raises(CheckpointError, match="not of the shape that its header states"):
+        read_numpy(path)

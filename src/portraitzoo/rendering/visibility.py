@@ -9,6 +9,7 @@ centre exactly on an edge to the faces on both sides, where PyTorch3D gives it t
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -54,15 +55,34 @@ def visible_faces(
     drawn = (depth[:, faces] >= NEAREST).all(-1)
     area = _edge(plane[:, faces[:, 2]], plane[:, faces[:, 0]], plane[:, faces[:, 1]])
     drawn &= (area if cull_backfaces else area.abs()) > LEAST_AREA
-    if backend == "torch":
-        pictures = [_scan(*one, faces, resolution, perspective) for one in zip(plane, depth, drawn, strict=True)]
-    elif backend == "pytorch3d":
-        pictures = [_pytorch3d(*one, faces, resolution, perspective) for one in zip(plane, depth, drawn, strict=True)]
-    elif backend == "nvdiffrast":
-        pictures = [_nvdiffrast(*one, faces, resolution, perspective) for one in zip(plane, depth, drawn, strict=True)]
-    else:
-        raise ZooError(f"unknown rasteriser {backend!r}: choose torch, pytorch3d or nvdiffrast")
+    pictures = []
+    for points, distance, which in zip(plane, depth, drawn, strict=True):
+        chosen = which.nonzero()[:, 0]
+        drawing = _Drawing(points, distance, faces[chosen], resolution, perspective)
+        if backend == "torch":
+            seen = _scan(drawing)
+        elif backend == "pytorch3d":
+            seen = _pytorch3d(drawing)
+        elif backend == "nvdiffrast":
+            seen = _nvdiffrast(drawing)
+        else:
+            raise ZooError(f"unknown rasteriser {backend!r}: choose torch, pytorch3d or nvdiffrast")
+        pictures.append(torch.cat([chosen, chosen.new_tensor([-1])])[seen])  # nothing, -1, is the last of them
     return torch.stack(pictures)
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    """One picture to draw: vertices on PyTorch3D's image plane, their depths, and the faces that count."""
+
+    plane: Float[Tensor, "vertices 2"]
+    depth: Float[Tensor, " vertices"]
+    faces: Int[Tensor, "faces 3"]
+    resolution: int
+    perspective: bool
+
+    def empty(self) -> Int[Tensor, "resolution resolution"]:
+        return torch.full((self.resolution, self.resolution), -1, device=self.faces.device)
 
 
 def _edge(point: Tensor, start: Tensor, end: Tensor) -> Tensor:
@@ -71,20 +91,12 @@ def _edge(point: Tensor, start: Tensor, end: Tensor) -> Tensor:
     return off[..., 0] * along[..., 1] - off[..., 1] * along[..., 0]
 
 
-def _scan(
-    plane: Float[Tensor, "vertices 2"],
-    depth: Float[Tensor, " vertices"],
-    drawn: Bool[Tensor, " faces"],
-    faces: Int[Tensor, "faces 3"],
-    resolution: int,
-    perspective: bool,
-) -> Int[Tensor, "resolution resolution"]:
+def _scan(drawing: _Drawing) -> Int[Tensor, "resolution resolution"]:
     """Scan conversion: faces into spans on rows of pixels, spans into pixels, of which those at the ends are tested."""
-    chosen = drawn.nonzero()[:, 0]
-    corners = faces[chosen]
+    plane, resolution, corners = drawing.plane, drawing.resolution, drawing.faces
     # In double precision, with pixel centres at whole numbers: what is inside a span by the slack is inside the face.
     x, y = ((1 - plane[corners].double()) * (resolution / 2) - 0.5).unbind(-1)
-    distance = depth[corners].double()
+    distance = drawing.depth[corners].double()
     top = (y.amin(1) - _SLACK).ceil().clamp(min=0)
     height = ((y.amax(1) + _SLACK).floor().clamp(max=resolution - 1) - top + 1).clamp(min=0)
     # Edge functions w_i = a_i x + b_i y + c_i, scaled to be the barycentric weights.
@@ -102,7 +114,7 @@ def _scan(
     first = left.ceil()
     length = (right.floor() - first + 1).nan_to_num(0.0).clamp(min=0)
     # What is linear along the span: 1/z, or z itself in an orthographic picture.
-    linear = 1 / distance if perspective else distance
+    linear = 1 / distance if drawing.perspective else distance
     steps, start = (slope * linear[span]).sum(1), (level * linear[span]).sum(1)
 
     pixel, rank = _expand(length.long())
@@ -116,11 +128,11 @@ def _scan(
     pixel, column = pixel[keep], column[keep]
 
     value = steps[pixel] * column + start[pixel]
-    depths = (1 / value if perspective else value).float()
+    depths = (1 / value if drawing.perspective else value).float()
     # The bits of a positive float order as the float does: one integer minimum finds depth and face together.
-    key = depths.clamp(min=0).view(torch.int32).long() << 32 | chosen[span][pixel]
+    key = depths.clamp(min=0).view(torch.int32).long() << 32 | span[pixel]
     nothing = torch.iinfo(torch.int64).max
-    nearest = torch.full((resolution * resolution,), nothing, dtype=torch.int64, device=faces.device)
+    nearest = torch.full((resolution * resolution,), nothing, dtype=torch.int64, device=corners.device)
     nearest.scatter_reduce_(0, (row[pixel] * resolution + column).long(), key, "amin")
     return torch.where(nearest == nothing, -1, nearest & 0xFFFFFFFF).view(resolution, resolution)
 
@@ -139,58 +151,42 @@ def _expand(counts: Int[Tensor, " n"]) -> tuple[Int[Tensor, " total"], Int[Tenso
     return owner, rank
 
 
-def _pytorch3d(
-    plane: Float[Tensor, "vertices 2"],
-    depth: Float[Tensor, " vertices"],
-    drawn: Bool[Tensor, " faces"],
-    faces: Int[Tensor, "faces 3"],
-    resolution: int,
-    perspective: bool,
-) -> Int[Tensor, "resolution resolution"]:
+def _pytorch3d(drawing: _Drawing) -> Int[Tensor, "resolution resolution"]:
     rasterizer = import_extra("pytorch3d.renderer.mesh.rasterize_meshes", "synthetic")
     structures = import_extra("pytorch3d.structures", "synthetic")
-    chosen = drawn.nonzero()[:, 0]
-    if not len(chosen):
-        return torch.full((resolution, resolution), -1, device=faces.device)
+    if not len(drawing.faces):
+        return drawing.empty()
+    vertices = torch.cat([drawing.plane, drawing.depth[:, None]], dim=1).float()
     face, *_ = rasterizer.rasterize_meshes(
-        structures.Meshes([torch.cat([plane, depth[:, None]], dim=1).float()], [faces[chosen]]),
-        image_size=resolution,
+        structures.Meshes([vertices], [drawing.faces]),
+        image_size=drawing.resolution,
         blur_radius=0.0,
         faces_per_pixel=1,
         bin_size=0,
-        perspective_correct=perspective,
+        perspective_correct=drawing.perspective,
         cull_backfaces=False,
     )
-    return torch.where(face[0, ..., 0] < 0, -1, chosen[face[0, ..., 0]])
+    return face[0, ..., 0]
 
 
-def _nvdiffrast(
-    plane: Float[Tensor, "vertices 2"],
-    depth: Float[Tensor, " vertices"],
-    drawn: Bool[Tensor, " faces"],
-    faces: Int[Tensor, "faces 3"],
-    resolution: int,
-    perspective: bool,
-) -> Int[Tensor, "resolution resolution"]:
-    if plane.device.type != "cuda":
+def _nvdiffrast(drawing: _Drawing) -> Int[Tensor, "resolution resolution"]:
+    plane, depth, device = drawing.plane, drawing.depth, drawing.plane.device
+    if device.type != "cuda":
         raise ZooError("nvdiffrast draws on CUDA devices only: choose torch or pytorch3d")
     dr = import_extra("nvdiffrast.torch", "nvdiffrast")
-    chosen = drawn.nonzero()[:, 0]
-    used = faces[chosen]
-    if not len(chosen):
-        return torch.full((resolution, resolution), -1, device=faces.device)
+    if not len(drawing.faces):
+        return drawing.empty()
     # Depth goes from -1 at the nearest to 1 at the farthest vertex: all of the buffer's precision for the mesh.
-    near, far = depth[used].min() * 0.99, depth[used].max() * 1.01
-    if perspective:
+    near, far = depth[drawing.faces].min() * 0.99, depth[drawing.faces].max() * 1.01
+    if drawing.perspective:
         scaled, w = ((far + near) * depth - 2 * far * near) / (far - near), depth
     else:
         scaled, w = 2 * (depth - near) / (far - near) - 1, torch.ones_like(depth)
     # Its first row is at y = -1, the picture's is at the top.
     clip = torch.stack([-plane[:, 0] * w, -plane[:, 1] * w, scaled, w], dim=-1).float().contiguous()
-    triangles, size = used.int().contiguous(), (resolution, resolution)
-    drawing, _ = dr.rasterize(_cuda_context(plane.device), clip[None], triangles, size, grad_db=False)
-    face = drawing[0, ..., 3].long() - 1
-    return torch.where(face < 0, -1, chosen[face])
+    triangles, size = drawing.faces.int().contiguous(), (drawing.resolution, drawing.resolution)
+    found, _ = dr.rasterize(_cuda_context(device), clip[None], triangles, size, grad_db=False)
+    return found[0, ..., 3].long() - 1
 
 
 @functools.cache

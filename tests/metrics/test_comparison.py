@@ -104,6 +104,17 @@ def test_other_seeds_and_other_names_may_be_compared(pair: tuple[Path, Path]) ->
     compare(pair[0], changed(pair[1], ["real", "label"], "the same clips elsewhere"))
 
 
+def test_a_report_from_before_there_were_intervals_and_items_may_be_compared(pair: tuple[Path, Path]) -> None:
+    content = json.loads((pair[1] / "report.json").read_text())
+    for name in ("interval", "items", "extremes", "plots"):
+        del content["results"][0][name]
+    old = pair[1].with_name("old")
+    old.mkdir()
+    (old / "report.json").write_text(json.dumps(content))
+    (found,) = compare(pair[0], old).differences
+    assert found.difference > 0 and (found.low, found.verdict) == (None, "undecided")
+
+
 def test_other_versions_are_noted(pair: tuple[Path, Path]) -> None:
     assert any(
         "torch" in note and "9.9" in note

@@ -146,10 +146,10 @@ def _deciding(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[t
     for ours, theirs in common:
         for key in ("name", "checksum"):
             what = f"the {'network' if key == 'name' else 'checksum of the network'} of {ours['title']}"
-            yield what, (ours["network"] or {}).get(key), (theirs["network"] or {}).get(key)
+            yield what, (ours.get("network") or {}).get(key), (theirs.get("network") or {}).get(key)
         for side in ("generated", "real"):
             yield f"the number of {side} {ours['unit']} of {ours['title']}", ours[side], theirs[side]
-    if any(ours["real"] is not None for ours, _ in common):
+    if first["real"] is not None or second["real"] is not None:
         for key in ("label", "fingerprint"):
             here, there = ((content["real"] or {}).get(key) for content in (first, second))
             # The name of a folder may change; its content decides.
@@ -159,15 +159,16 @@ def _deciding(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[t
 
 def _difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> Difference:
     difference = second["value"] - first["value"]
-    pairs = [[(name, value) for name, value in result["items"]] for result in (first, second)]
+    pairs = [[(name, value) for name, value in result.get("items", [])] for result in (first, second)]
+    intervals = [result.get("interval") for result in (first, second)]
     paired = bool(pairs[0]) and [name for name, _ in pairs[0]] == [name for name, _ in pairs[1]]
     low = high = None
     if paired:
         each = np.array([value for _, value in pairs[1]]) - np.array([value for _, value in pairs[0]])
         found = bootstrap.of_mean(difference, each, [name for name, _ in pairs[0]])
         low, high = (found.low, found.high) if found else (None, None)
-    elif first["interval"] and second["interval"]:
-        error = float(np.hypot(first["interval"]["std_error"], second["interval"]["std_error"]))
+    elif all(intervals):
+        error = float(np.hypot(*(interval["std_error"] for interval in intervals if interval)))
         reach = NormalDist().inv_cdf((1 + bootstrap.LEVEL) / 2) * error
         low, high = difference - reach, difference + reach
     return Difference(
@@ -191,7 +192,9 @@ def _notes(first: Mapping[str, Any], second: Mapping[str, Any], differences: lis
         yield f"only one of the reports has {', '.join(alone)}"
     if any(not difference.paired and difference.low is not None for difference in differences):
         yield "intervals take the reports as independent; they share the real side, which makes them rather too wide"
-    deficient = [result["title"] for result in first["results"] if any("rank-deficient" in n for n in result["notes"])]
+    deficient = [
+        result["title"] for result in first["results"] if any("rank-deficient" in n for n in result.get("notes", []))
+    ]
     if deficient:
         yield f"rank-deficient: {', '.join(deficient)} rest on fewer samples than features and are mostly bias"
     for name in ("torch", "portraitzoo"):

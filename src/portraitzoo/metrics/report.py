@@ -19,7 +19,8 @@ from portraitzoo.metrics.side import Side
 FORMAT, VERSION = "portraitzoo-report", 1
 REPORT = "report.json"
 
-_RESULT_KEYS = [field.name for field in dataclasses.fields(Result)]
+# Fields with a default may have come later than a report of the same format.
+_RESULT_KEYS = [item.name for item in dataclasses.fields(Result) if item.default is item.default_factory]
 _KEYS = ["results", "protocol", "modified", "features", "comparable", "generated", "real", "warnings", "versions"]
 
 

@@ -199,7 +199,8 @@ def _intervals(results: Sequence[Result]) -> str:
     text = (
         f"Intervals hold the expected value at this number of samples in {found[0].level:.0%} of repeated experiments: "
         f"{methods}. They tell how far the choice of samples moves a number; frames and windows of one video are drawn "
-        "together. The bias of a distance that is made from few samples is not in them: the curve shows it."
+        "together, and of fewer than ten or so such things the intervals are too narrow. The bias of a distance "
+        "that is made from few samples is not in them: the curve shows it."
     )
     return _tag("p", text, "soft")
 

@@ -27,7 +27,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "download": ("entries:download", "fetch weights now, to use them offline later"),
     "sample": ("sample:sample", "generate clips: mp4, PNG frames, contact sheet or npz"),
     "mesh": ("mesh:mesh", "export one head as a mesh: glb, ply or obj"),
-    "preprocess": ("preprocess:preprocess", "make a training set (synthetic heads)"),
+    "preprocess": ("preprocess:preprocess", "make a training set (synthetic heads, frames of videos, archives)"),
     "fit": ("recipes:fit", "train or fine-tune from a recipe (LightningCLI)"),
     "validate": ("recipes:validate", "run a recipe's validation (LightningCLI)"),
     "test": ("recipes:test", "run a recipe's test (LightningCLI)"),

@@ -38,7 +38,7 @@ def evaluate(arguments: list[str]) -> None:
         "`zoo eval diff A B` compares two reports; `zoo eval stats make|show|compare` are reference statistics as "
         "files, to be given to --data."
     )
-    options.add_argument("generated", metavar="NAME", help="what is judged: entry, run, folder or video")
+    options.add_argument("generated", metavar="NAME", help="what is judged: entry, run, folder, file, zip or LMDB")
     options.add_argument("--data", dest="real", metavar="PATH", help="what it is compared with: the same choice")
     options.add_argument("--out", type=Path, metavar="DIR", help="folder for report.json, report.md and report.html")
     options.add_argument("--cameras", type=Path, metavar="PATH", help="camera files that a model's clips follow")

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 import cv2
-import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, Shaped, UInt8

@@ -67,12 +67,6 @@ class RecordFile:
         """Fields of a record by their numbers."""
         return message_fields(self._value(f"{number:08d}".encode()), f"record {number} of {self.path}")
 
-    def num_frames(self, number: int) -> int:
-        """Pictures in a record."""
-        fields = self.fields(number)
-        raw = self._raw(fields)
-        return 1 if raw is None else len(raw)
-
     def frames(self, number: int) -> UInt8[Tensor, "time height width 3"]:
         """Pictures of a record, RGB."""
         fields = self.fields(number)

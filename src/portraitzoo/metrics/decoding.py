@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
@@ -28,12 +28,12 @@ AHEAD = 2
 Loaded = Prepared | ZooError
 
 
-def decoded(preparation: Preparation, items: Sequence[Item], workers: int) -> Iterator[Loaded]:
+def decoded(preparation: Preparation, items: Sequence[Item], workers: int) -> Generator[Loaded]:
     """The items in order, or what is wrong with each; at most ``2 * workers`` are held besides those handed out.
 
     Folders of many items are decoded by worker processes, and by threads until these have started. In a process, a
     file that makes its decoder crash takes only that process along and is reported like any other broken one. Clips in
-    memory and few items are for threads; models draw in this thread.
+    memory and few items are for threads; models draw in this thread. Close the generator, which ends the processes.
 
     Args:
         preparation: how items are loaded.
@@ -44,7 +44,7 @@ def decoded(preparation: Preparation, items: Sequence[Item], workers: int) -> It
         # What a model draws is no matter of single broken items: its first error ends the evaluation.
         return (preparation.load(item) for item in items)
     if workers < 1:
-        return map(preparation.load_or_say_why, items)
+        return (preparation.load_or_say_why(item) for item in items)
     if preparation.source.portable and len(items) >= WORTH_PROCESSES:
         return _in_processes(preparation, items, workers)
     return _in_threads(preparation, items, workers)
@@ -52,12 +52,12 @@ def decoded(preparation: Preparation, items: Sequence[Item], workers: int) -> It
 
 def _in_threads(
     preparation: Preparation, items: Sequence[Item], workers: int, stop: Callable[[], bool] = lambda: False
-) -> Iterator[Loaded]:
+) -> Generator[Loaded]:
     with ThreadPoolExecutor(workers) as pool:
         yield from _ahead(pool, preparation.load_or_say_why, items, AHEAD * workers, stop)
 
 
-def _in_processes(preparation: Preparation, items: Sequence[Item], workers: int) -> Iterator[Loaded]:
+def _in_processes(preparation: Preparation, items: Sequence[Item], workers: int) -> Generator[Loaded]:
     pool = _pool(preparation, workers)
     try:
         # Processes take seconds to start, in which threads do their work.

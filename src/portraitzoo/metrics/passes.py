@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -188,8 +189,7 @@ class Pass:
         order = [items[index] for group in needed for index in group]
         everything = sum(items[index].count for group in groups for index in group)
         self._tick(everything - sum(item.count for item in order), wanted)
-        loading = decoded(self.preparation, order, self.settings.workers)
-        with torch.inference_mode():
+        with torch.inference_mode(), closing(decoded(self.preparation, order, self.settings.workers)) as loading:
             for group in needed:
                 loaded: dict[int, Prepared] = {}
                 for index in group:

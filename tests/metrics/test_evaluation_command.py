@@ -51,6 +51,9 @@ def test_flags_change_the_protocol_and_the_report_says_so(command: list[str], ca
     assert report["modified"]["clips"] == {"published": 64, "used": 4}
     assert report["results"][0]["generated"] == 4
     assert "modified protocol" in report["results"][0]["notes"]
+    command.remove("--json")
+    assert main([*command, "--clips", "4"]) == 0
+    assert "modified: clips is 4, protocol quick has 64" in capsys.readouterr().out.splitlines()
 
 
 def test_every_field_has_a_flag(capsys: pytest.CaptureFixture[str]):

@@ -11,10 +11,9 @@ import torch.distributed as dist
 from portraitzoo.cli.cameras import camera_tracks
 from portraitzoo.cli.options import add_options, given, json_object, parser
 from portraitzoo.cli.progress import stages
-from portraitzoo.cli.protocols import list_protocols
+from portraitzoo.cli.protocols import add_fields, list_protocols
 from portraitzoo.metrics import evaluation
 from portraitzoo.metrics.processes import launched
-from portraitzoo.metrics.protocols import DESCRIBING, Protocol
 from portraitzoo.metrics.report import counts, number, spread
 from portraitzoo.metrics.runs import evaluate_runs
 
@@ -43,7 +42,6 @@ def evaluate(arguments: list[str]) -> None:
     options.add_argument("--out", type=Path, metavar="DIR", help="folder for report.json, report.md and report.html")
     options.add_argument("--cameras", type=Path, metavar="PATH", help="camera files that a model's clips follow")
     options.add_argument("--sampling", type=json_object, metavar="JSON", help="further options of the model's sample")
-    options.add_argument("--overrides", type=json_object, metavar="JSON", help="fields of the protocol to change")
     options.add_argument("--num-runs", type=int, default=1, metavar="N", help="repeat with other seeds: mean and std")
     options.add_argument("--json", action="store_true", help="print the report as JSON")
     options.add_argument("--list-protocols", action="store_true", help="show the protocols that have a name")
@@ -51,18 +49,11 @@ def evaluate(arguments: list[str]) -> None:
     derived = add_options(options, evaluation.evaluate, skip=(*own, "progress"))
     options.add_argument("--devices", type=int, default=1, metavar="N", help="processes on this machine (default: 1)")
     options.add_argument("--nodes", type=int, default=1, metavar="N", help="machines (default: 1)")
-    changes = options.add_argument_group(
-        "fields of the protocol", 'Each replaces what the protocol says, and the report then says "modified".'
-    )
-    rules = ("real", "own", "either")
-    changes.add_argument("--camera-rule", choices=rules, help="along what a model's clips move (the field cameras)")
-    fields = add_options(changes, Protocol, skip={*DESCRIBING, "cameras"}, defaults=False)
+    overrides = add_fields(options)
     chosen = options.parse_args(arguments)
     keywords = given(chosen, {*own, *derived})
     keywords["cameras"] = camera_tracks(chosen.cameras) if chosen.cameras else None
-    changed = given(chosen, fields) | ({"cameras": chosen.camera_rule} if chosen.camera_rule else {})
-    if changed:
-        keywords["overrides"] = {**(chosen.overrides or {}), **changed}
+    keywords["overrides"] = overrides(chosen)
     with launched(chosen.devices, chosen.nodes, keywords.get("device")) as device, stages() as advance:
         if device is not None:
             keywords["device"] = device
@@ -76,6 +67,8 @@ def evaluate(arguments: list[str]) -> None:
     for result in report.results:
         told = "; ".join(filter(None, (counts(result), spread(result), *report.notes(result))))
         print(f"{result.title:<20}{number(result):>12}   {told}")
+    for name, (published, used) in report.protocol.modified().items():
+        print(f"modified: {name} is {used}, protocol {report.protocol.name} has {published}")
     for warning in report.warnings:
         print(f"note: {warning}")
     if chosen.out:

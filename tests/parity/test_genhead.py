@@ -1,22 +1,30 @@
 """GenHead's networks against the reference: the same outputs, intermediates and gradients from the same weights."""
 
 import re
+from pathlib import Path
 
 import genhead_functions
 import genhead_heads_functions
 import genhead_phases
+import persistence_pickles
 import pytest
 import reference
 import torch
-from genhead_cases import generator_of, parameters_of
+from genhead_cases import generator_of, official_head, parameters_of
 from genhead_phases import discriminator_of
+from safetensors.torch import load_file
 from torch import Tensor
 
+import portraitzoo as pz
+from portraitzoo.errors import CheckpointError
 from portraitzoo.faces.flame_parameters import FlameParameters
 from portraitzoo.faces.head_maps import correspondence_map, landmarks_in_image
+from portraitzoo.hub.converting import convert
+from portraitzoo.methods.genhead import weights
 from portraitzoo.methods.genhead.cameras import camera_of, depth_bounds
 from portraitzoo.methods.genhead.composition import PartField, PartPlanes
 from portraitzoo.methods.genhead.deformer import PosedHead, pose_heads
+from portraitzoo.methods.genhead.model import GenHead
 from portraitzoo.methods.genhead.network import Generator, GenHeadOutput
 from portraitzoo.rendering.rays import Rays, cast_rays
 from portraitzoo.rendering.volume import DepthRange, RaySampling, coarse_depths, render_rays
@@ -238,3 +246,81 @@ def test_function(group: str) -> None:
     # Inputs that groups share are read by whichever needs them.
     unread = sorted(name for name in arrays.keys(f"{group}.") if name not in arrays.read)
     assert not unread, f"no test knows {', '.join(unread)}"
+
+
+def generator_case() -> reference.Case:
+    """The smallest generator of the reference folder."""
+    found = [case for case in reference.cases("genhead") if "external" in case.manifest]
+    if not found:
+        pytest.skip("no GenHead generator in the reference folder (set PORTRAITZOO_REFERENCE)")
+    return min(found, key=lambda case: sum(len(row["shape"]) for row in case.manifest["tensors"]))
+
+
+def discriminator_case() -> reference.Case:
+    """The smallest discriminator of the reference folder."""
+    found = [case for case in reference.cases("genhead") if "out.logits" in case.golden]
+    if not found:
+        pytest.skip("no GenHead discriminator in the reference folder (set PORTRAITZOO_REFERENCE)")
+    return min(found, key=lambda case: len(case.manifest["tensors"]))
+
+
+def released(case: reference.Case, **settings: object) -> persistence_pickles.Persistent:
+    """A generator as the released file holds it, FLAME's buffers and settings included."""
+    told = case.manifest["config"]
+    attributes = {
+        "rendering_kwargs": told["rendering_kwargs"] | settings,
+        "neural_rendering_resolution": told["neural_rendering_resolution"],
+    }
+    tensors = case.state_dict() | official_head(case)
+    return persistence_pickles.module("PartTriPlaneGeneratorDeform", tensors, {"": attributes})
+
+
+def test_a_file_laid_out_as_the_release_converts(tmp_path: Path) -> None:
+    case, judge = generator_case(), discriminator_case()
+    generator, official = generator_of(case), judge.state_dict()
+    networks = {"G": released(case), "D": persistence_pickles.module("D", official, {}), "G_ema": released(case)}
+    path = persistence_pickles.write(tmp_path / "genhead.pkl", networks)
+    folder = tmp_path / "genhead"
+    report = convert("genhead", path, folder)
+    assert set(report.tensors) == {"model", "training"} and all(report.dropped.values())
+    model = pz.load(folder, device="cpu")
+    assert isinstance(model, GenHead) and model.config == generator.config
+    state = model.generator.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in generator.state_dict().items())
+    training = load_file(folder / "training.safetensors")
+    expected = {f"discriminator.{name}": tensor for name, tensor in discriminator_of(judge).state_dict().items()}
+    assert all(torch.equal(training[name], tensor) for name, tensor in expected.items())
+    assert len(training) == len(expected) + len(state)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ray_start": 2.0}, "sets ray_start to 2.0"),
+        ({"depth_resolution_importance": 7}, "other numbers of coarse and importance samples"),
+        ({"box_warp": "big"}, "sets box_warp to 'big'"),
+    ],
+)
+def test_other_settings_are_refused(tmp_path: Path, change: dict, message: str) -> None:
+    path = persistence_pickles.write(tmp_path / "genhead.pkl", {"G_ema": released(generator_case(), **change)})
+    with pytest.raises(CheckpointError, match=message):
+        convert("genhead", path, tmp_path / "genhead")
+
+
+def test_missing_and_unexpected_tensors_are_named() -> None:
+    case = generator_case()
+    official = case.state_dict() | official_head(case)
+    for name in (
+        "backbone.synthesis.b8.conv0.weight",
+        "background.mapping.w_avg",
+        "decoder.out_sigma.bias",
+        "superresolution.block0.conv1.bias",
+        "deformer.flame_deform.simplify_faces",
+    ):
+        without = {key: tensor for key, tensor in official.items() if key != name}
+        with pytest.raises(CheckpointError, match=re.escape(f"G_ema.{name}")):
+            weights.convert(without)
+        with pytest.raises(CheckpointError, match=re.escape(f"G_ema.{name}x")):
+            weights.convert(official | {f"{name}x": torch.zeros(1)})
+    with pytest.raises(CheckpointError, match="no network G_ema"):
+        weights.convert({"D": {}})

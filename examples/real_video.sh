@@ -34,5 +34,5 @@ done
 zoo eval diff "$out/report-soft" "$out/report-softer"
 
 # The real side as a file, made from the features that are cached by now.
-zoo eval stats make "$out/real" --out "$out/real-fvd.npz" --metric fvd --features random --overrides '{"fid_frames": "first"}'
+zoo eval stats make "$out/real" --out "$out/real-fvd.npz" --metric fvd --features random
 zoo eval stats show "$out/real-fvd.npz"

@@ -89,6 +89,9 @@ def test_the_command_line(real: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(["eval", "stats", "compare", str(tmp_path / "a.npz"), str(tmp_path / "a.npz")]) == 0
     assert "same_data  True" in capsys.readouterr().out
     assert main(["eval", "stats", "shwo"]) == 2
+    sized = ["--out", str(tmp_path / "sized.npz"), *shared, "--size", "16", "--json"]
+    assert main(["eval", "stats", "make", str(real), *sized]) == 0
+    assert json.loads(capsys.readouterr().out)["protocol size"] == 16
     assert main(["eval", str(real), "--data", str(tmp_path / "a.npz"), "--metrics", "fvd", *shared]) == 0
 
 

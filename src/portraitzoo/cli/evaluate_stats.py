@@ -10,6 +10,7 @@ from typing import Any
 
 from portraitzoo.cli.options import add_options, given, json_object, parser
 from portraitzoo.cli.progress import stages
+from portraitzoo.cli.protocols import add_fields
 
 USAGE = """usage: zoo eval stats make SOURCE --out FILE.npz ...   measure one side once, for many evaluations
        zoo eval stats show FILE.npz                    what a file says of itself
@@ -39,13 +40,14 @@ def _make(arguments: list[str]) -> None:
     options.add_argument("source", metavar="SOURCE", help="model, folder of videos or images, or video")
     options.add_argument("--out", type=Path, required=True, metavar="FILE.npz", help="file to write")
     options.add_argument("--sampling", type=json_object, metavar="JSON", help="further options of the model's sample")
-    options.add_argument("--overrides", type=json_object, metavar="JSON", help="fields of the protocol to change")
     options.add_argument("--json", action="store_true", help="print what the file says of itself as JSON")
     own = ("source", "out", "sampling", "overrides")
     derived = add_options(options, statistics_making.make, skip=(*own, "progress"))
+    overrides = add_fields(options)
     chosen = options.parse_args(arguments)
+    keywords = given(chosen, {*own, *derived}) | {"overrides": overrides(chosen)}
     with stages() as advance:
-        made = statistics_making.make(**given(chosen, {*own, *derived}), progress=advance)
+        made = statistics_making.make(**keywords, progress=advance)
     _print(made.describe() | {"file": str(chosen.out)}, chosen)
 
 

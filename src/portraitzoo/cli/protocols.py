@@ -1,15 +1,34 @@
-"""``zoo eval --list-protocols``: the protocols that have a name."""
+"""Protocols on the command line: their fields as options, and ``zoo eval --list-protocols``."""
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
-from portraitzoo.cli.options import parser
+from portraitzoo.cli.options import add_options, given, json_object, parser
 from portraitzoo.metrics.protocols import DESCRIBING, Protocol, published_protocols
 
 COLUMNS = ("protocol", "metrics", "counts", "frames", "size", "network", "model's output", "covariance")
+
+
+def add_fields(options: argparse.ArgumentParser) -> Callable[[argparse.Namespace], dict[str, Any]]:
+    """Add ``--overrides`` and one option for every field of a protocol; gives what the command line changed."""
+    options.add_argument("--overrides", type=json_object, metavar="JSON", help="fields of the protocol to change")
+    changes = options.add_argument_group(
+        "fields of the protocol", 'Each replaces what the protocol says, which is then called "modified".'
+    )
+    rules = ("real", "own", "either")
+    changes.add_argument("--camera-rule", choices=rules, help="along what a model's clips move (the field cameras)")
+    fields = add_options(changes, Protocol, skip={*DESCRIBING, "cameras"}, defaults=False)
+
+    def changed(chosen: argparse.Namespace) -> dict[str, Any]:
+        rule = {"cameras": chosen.camera_rule} if chosen.camera_rule else {}
+        return {**(chosen.overrides or {}), **given(chosen, fields), **rule}
+
+    return changed
 
 
 def list_protocols(arguments: list[str]) -> None:

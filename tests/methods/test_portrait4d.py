@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ import portraitzoo as pz
 from portraitzoo.errors import ZooError
 from portraitzoo.faces.motion_embedding import MotionEncoder
 from portraitzoo.media.images import write_image
-from portraitzoo.methods.portrait4d.benchmark import driving_frames, portrait
+from portraitzoo.methods.portrait4d.benchmark import driving_frames, frame, original, portrait, stages
+from portraitzoo.methods.portrait4d.config import Portrait4DConfig
 from portraitzoo.methods.portrait4d.model import Portrait4D
 from portraitzoo.methods.portrait4d.prepared import Frames, Portrait, read_frames, read_portrait, write_frames
 from portraitzoo.rendering.cameras import Camera
@@ -120,6 +122,27 @@ def test_saved_and_loaded(model, photo, driving, tmp_path):
     again = pz.load(tmp_path, device="cpu")
     assert isinstance(again, Portrait4D) and again.config == model.config
     assert animate(again, photo, driving).equal(animate(model, photo, driving))
+
+
+def test_stages_of_the_benchmark(model):
+    found = {}
+    for name, work, frames in stages(model, frames=2, render_resolution=8, batch=1, compiled=False):
+        work()
+        found[name] = frames
+    assert list(found) == [
+        *("motion embedding", "source", "planes", "neck field", "rays", "super-resolution"),
+        *("frame", "encode", "clip"),
+    ]
+    assert found["clip"] == 2 and found["frame"] == 1
+    assert frame(model, 8).shape == (1, 3, 64, 64)
+    assert original(model, "frame", 1, 128) is None
+
+
+def test_speed_of_the_original_is_known_at_the_published_size():
+    published = SimpleNamespace(config=Portrait4DConfig())
+    assert original(published, "frame", 1, None) == pytest.approx(19.4 / 0.3242)
+    assert original(published, "clip", 16, 128) == pytest.approx(16 * 19.4 / 0.3242)
+    assert original(published, "clip", 16, 64) is None
 
 
 def prepared(folder: Path, model: Portrait4D) -> Path:

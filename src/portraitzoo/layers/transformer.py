@@ -21,7 +21,8 @@ def as_image(
     tokens: Float[Tensor, "batch tokens channels"], grid: Grid
 ) -> Float[Tensor, "batch channels rows columns"]:
     """Tokens as an image whose channels are innermost in memory; a view."""
-    return tokens.mT.unflatten(2, grid)
+    # Not by way of the transpose: a batch of one would get a stride by which PyTorch takes it for another layout.
+    return tokens.unflatten(1, grid).permute(0, 3, 1, 2)
 
 
 def as_tokens(image: Float[Tensor, "batch channels rows columns"]) -> Float[Tensor, "batch tokens channels"]:
@@ -44,7 +45,7 @@ class PatchEmbedding(nn.Module):
 
     def forward(self, image: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch tokens features"]:
         """Tokens of a grid of half the size."""
-        return self.norm(as_tokens(self.conv(image)))
+        return self.norm(as_tokens(self.conv(image.contiguous(memory_format=torch.channels_last))))
 
 
 class Attention(nn.Module):

@@ -147,6 +147,15 @@ def test_splits_are_told_by_class_names_as_published(classes, tmp_path):
         split_of(named[1:], "train", "x", True)
 
 
+def test_held_out_classes_are_those_that_training_leaves_out(tmp_path):
+    for name in ("train_1", "val_1", "val_2"):
+        write_frames(tmp_path / "set" / name / "video", 16)
+    data = module(tmp_path / "set", split="train", val_root=str(tmp_path / "set"))
+    data.setup("fit")
+    assert [window.video.group for window in data.dataset.windows] == ["train_1"]
+    assert [window.video.group for window in data.held_out.windows] == ["val_1", "val_2"]
+
+
 @pytest.mark.parametrize("size", [(20, 30), (30, 20), (16, 16)])
 def test_the_middle_square_is_kept(size):
     height, width = size

@@ -206,7 +206,7 @@ class ThreeDVidGenDataModule(StreamDataModule):
         image_resolution: side of the frames in pixels; None takes that of the network in training.
         mirror: probability of flipping a pair left to right.
         window: frames of a window.
-        split: classes that are used, see :func:`split_of`.
+        split: classes that are trained on, see :func:`split_of`; of held-out data ``train`` takes those of ``val``.
         skip_short: leave out videos that are shorter than a window, as published, instead of refusing them.
         in_memory: read all frames once and keep them as 8-bit frames (for small data sets).
         windows_per_epoch: windows after which the trainer counts an epoch; None: as many as there are.
@@ -249,7 +249,8 @@ class ThreeDVidGenDataModule(StreamDataModule):
         """
         if self.window < 2:
             raise MediaError(f"a window of {self.window} frames has no pairs: window is at least 2")
-        videos = split_of(find_frame_videos(root), self.split, root, training)
+        split: Split = "val" if self.split == "train" and not training else self.split
+        videos = split_of(find_frame_videos(root), split, root, training)
         if self.skip_short:
             videos = [video for video in videos if video.num_frames >= self.window]
             if not videos:

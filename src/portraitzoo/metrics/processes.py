@@ -78,7 +78,7 @@ def launched(devices: int = 1, nodes: int = 1, device: str | None = None) -> Ite
     from lightning.fabric import Fabric
     from lightning.fabric.strategies import DDPStrategy
 
-    gpus = torch.cuda.device_count() if device in (None, "cuda") else 0
+    gpus = torch.cuda.device_count() if device is None or device.startswith("cuda") else 0
     if gpus and devices > gpus:
         raise ZooError(f"{devices} devices were asked for and this machine has {gpus}: ask for fewer, or --device cpu")
     # Rows of features travel, which lie in main memory: gloo serves GPUs as well.

@@ -1,7 +1,14 @@
 import pytest
 import torch
 
-from portraitzoo.layers.discriminator import ConvLayer, DiscriminatorBlock, DiscriminatorEpilogue, minibatch_stddev
+from portraitzoo.layers.discriminator import (
+    ConvLayer,
+    DiscriminatorBlock,
+    DiscriminatorEpilogue,
+    SkipDiscriminatorBlock,
+    minibatch_stddev,
+    stack_pair,
+)
 
 
 def test_deviation_is_shared_by_samples_of_a_group() -> None:
@@ -48,3 +55,23 @@ def test_penalty_on_input_gradients_reaches_every_weight() -> None:
             if name != "out.bias":  # adds a constant to the logits
                 assert parameter.grad is not None and parameter.grad.isfinite().all(), name
     assert all(float(p.grad.abs().max()) > 0 for n, p in block.named_parameters() if n.endswith("weight"))
+
+
+def test_skip_blocks_look_at_the_image_at_every_size() -> None:
+    first, second = SkipDiscriminatorBlock(4, 6, 3), SkipDiscriminatorBlock(6, 5, 3)
+    last = DiscriminatorEpilogue(5, resolution=4, condition_dim=0, image_channels=3)
+    image = torch.randn(2, 3, 16, 16)
+    x, half = first(None, image)
+    assert x.shape == (2, 6, 8, 8) and half.shape == (2, 3, 8, 8)
+    torch.testing.assert_close(first(None, torch.ones(1, 3, 16, 16))[1][..., 2:-2, 2:-2], torch.ones(1, 3, 4, 4))
+    y, quarter = second(x, half)
+    assert not torch.allclose(y, second(x, half + 1)[0])
+    logits = last(y, image=quarter)
+    assert logits.shape == (2, 1) and not torch.allclose(logits, last(y, image=quarter + 1))
+
+
+def test_a_pair_is_both_frames_and_the_time_between_them() -> None:
+    frames = torch.randn(2, 2, 3, 4, 4)
+    pair = stack_pair(frames, torch.tensor([[0.1, 0.4], [0.2, 0.9]]))
+    assert torch.equal(pair[1, 3:6], frames[1, 1])
+    torch.testing.assert_close(pair[:, 6, 0, 0], torch.tensor([0.3, 0.7]))

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from portraitzoo.layers.modulation import SynthesisLayer, ToRGB, modulated_conv2d
+from portraitzoo.layers.modulation import ModulatedLinear, SynthesisLayer, ToRGB, modulated_conv2d
 
 
 def per_sample(x: Tensor, weight: Tensor, styles: Tensor, demodulate: bool) -> Tensor:
@@ -89,3 +89,17 @@ def test_inputs_are_left_alone_without_gradients() -> None:
     with torch.no_grad():
         layer(x, w)
     assert all(torch.equal(a, b) for a, b in zip((x, w, layer.noise_const), kept, strict=True))
+
+
+def test_a_modulated_layer_over_points_is_a_1x1_convolution() -> None:
+    x, w = torch.randn(2, 6, 4, 5), torch.randn(2, 7)
+    points = x.flatten(2).mT
+    image, layer = ToRGB(6, 3, 7, clamp=1.5), ModulatedLinear(6, 3, 7, demodulate=False, clamp=1.5)
+    layer.load_state_dict({name: tensor.reshape(tensor.shape[:2]) for name, tensor in image.state_dict().items()})
+    torch.testing.assert_close(layer(points, w), image(x, w).flatten(2).mT)
+
+    layer = ModulatedLinear(6, 3, 7, activation="lrelu")
+    torch.nn.init.normal_(layer.bias)
+    expected = modulated_conv2d(x, layer.weight[..., None, None], layer.affine(w), bias=layer.bias)
+    expected = F.leaky_relu(expected, 0.2) * 2**0.5
+    torch.testing.assert_close(layer(points, w), expected.flatten(2).mT)

@@ -16,6 +16,8 @@ from portraitzoo.rendering.volume import (
     filled,
     importance_depths,
     interval_weights,
+    invert_distribution,
+    point_weights,
     render_rays,
 )
 
@@ -135,3 +137,23 @@ def test_gradients_reach_density_and_colour() -> None:
     )
     rendered.color.sum().backward()
     assert float(level.grad) > 0 and float(tint.grad) > 0
+
+
+@pytest.mark.parametrize("opaque_end", [False, True])
+def test_point_weights_and_what_passes_are_all_the_light(opaque_end: bool) -> None:
+    density, depths = torch.rand(2, 7, 9) * 20, torch.rand(2, 7, 9).sort(dim=-1).values
+    weights, reaching = point_weights(density, depths, opaque_end=opaque_end)
+    assert (weights >= 0).all()
+    total = weights.sum(dim=-1) + (0 if opaque_end else reaching)
+    torch.testing.assert_close(total, torch.ones_like(total))
+    empty, all_of_it = point_weights(torch.zeros(1, 5), torch.arange(5.0)[None], opaque_end=opaque_end)
+    assert empty[:, :-1].abs().max() == 0 and empty[0, -1] == float(opaque_end)
+    torch.testing.assert_close(all_of_it, torch.ones(1))
+
+
+def test_an_even_distribution_is_inverted_to_even_places() -> None:
+    places = invert_distribution(torch.linspace(2, 4, 5), torch.ones(4), torch.linspace(0, 1, 9))
+    torch.testing.assert_close(places, torch.linspace(2, 4, 9))
+    uniforms = torch.rand(100)
+    behind = invert_distribution(torch.linspace(0, 1, 5), torch.tensor([0.0, 0.0, 1.0, 0.0]), uniforms)
+    assert ((behind >= 0.5) & (behind <= 0.75)).float().mean() > 0.95

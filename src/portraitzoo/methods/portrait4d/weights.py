@@ -12,10 +12,15 @@ from torch import Tensor
 
 from portraitzoo.errors import CheckpointError
 from portraitzoo.faces.flame_head import HeadSizes
-from portraitzoo.hub.conversion import BINOMIAL_FILTERS, Conversion, Drop, Rename, convert_tensors
+from portraitzoo.hub.conversion import Conversion, Rename, convert_tensors
+from portraitzoo.hub.eg3d_tensors import (
+    DISCRIMINATOR_TABLE,
+    DROPS,
+    RENDERER_TABLE,
+    joined_decoder,
+    networks_of,
+)
 from portraitzoo.hub.flame_tensors import head_tensors
-from portraitzoo.hub.modules import tensors_of_module
-from portraitzoo.hub.records import Record
 from portraitzoo.methods.portrait4d.config import Portrait4DConfig
 from portraitzoo.methods.portrait4d.discriminator import Discriminator, DiscriminatorConfig
 from portraitzoo.methods.portrait4d.network import Reconstructor
@@ -25,7 +30,6 @@ NETWORKS = {"G_ema": "reconstructor", "G": "reconstructor", "D": "discriminator"
 """Official name of each network and ours; the averaged reconstructor is the one that animates."""
 
 HEAD = "deformer.flame_deform."
-DENSITY, COLOR, OUTPUT = "decoder.out_sigma.", "decoder.out_rgb.", "decoder.out."
 
 _ATTENTION = {"q": "query", "kv": "key_value", "proj": "project"}
 _MLP = {"mlp.fc1": "mlp.expand", "mlp.dwconv.dwconv": "mlp.depthwise", "mlp.fc2": "mlp.contract"}
@@ -107,23 +111,8 @@ RECONSTRUCTOR_TABLE = (
             "out_conv": "output",
         },
     ),
-    Rename("superresolution.block{block}.{rest}", "super_resolution.blocks.{block}.{rest}"),
-    Rename("decoder.net.0.{rest}", "decoder.hidden.{rest}"),
-    Rename(OUTPUT + "{rest}", "decoder.output.{rest}"),
+    *RENDERER_TABLE,
     Rename("w_avg", "w_avg"),
-)
-
-DISCRIMINATOR_TABLE = (
-    Rename("mapping.fc{layer}.{rest}", "mapping.layers.{layer}.{rest}"),
-    Rename("mapping.{rest}", "mapping.{rest}"),
-    Rename("b4.{rest}", "epilogue.{rest}"),
-    Rename("{block}.{rest}", "blocks.{block}.{rest}"),
-)
-
-DROPS = (
-    BINOMIAL_FILTERS,
-    Drop(r"superresolution\..+\.noise_(const|strength)", "the super-resolution adds no noise (noise mode none, EG3D)"),
-    Drop(r"dataset_label_std", "a number that only training with noisy labels needs, which Portrait4D does not do"),
 )
 
 
@@ -142,9 +131,9 @@ def convert(checkpoint: Mapping[str, Any]) -> Conversion:
     Raises:
         CheckpointError: naming a tensor that is missing, unexpected or of another shape.
     """
-    networks = _networks(checkpoint)
-    tensors, settings = networks.pop(MODEL_NETWORK)
-    ours, dropped, config = _reconstructor(tensors, MODEL_NETWORK, settings)
+    networks = networks_of(checkpoint, list(NETWORKS))
+    tensors, attributes = networks.pop(MODEL_NETWORK)
+    ours, dropped, config = _reconstructor(tensors, MODEL_NETWORK, attributes)
     files = {"model": ours}
     if networks:
         files["training"] = {}
@@ -153,11 +142,11 @@ def convert(checkpoint: Mapping[str, Any]) -> Conversion:
                 continue
             if name not in networks:
                 raise CheckpointError(f"the checkpoint lacks the network {name}")
-            tensors, settings = networks[name]
+            tensors, attributes = networks[name]
             if name == "D":
                 converted, left_out = convert_discriminator(tensors)
             else:
-                converted, left_out, _ = _reconstructor(tensors, name, settings)
+                converted, left_out, _ = _reconstructor(tensors, name, attributes)
             files["training"] |= converted
             dropped |= left_out
     values = asdict(config)
@@ -259,45 +248,20 @@ def infer_config(official: Mapping[str, Tensor], head: HeadSizes, settings: Mapp
     )
 
 
-def _networks(checkpoint: Mapping[str, Any]) -> dict[str, tuple[dict[str, Tensor], Mapping[str, Any]]]:
-    """Tensors of each network, and what it says about rendering."""
-    if checkpoint and all(isinstance(value, Tensor) for value in checkpoint.values()):
-        return {MODEL_NETWORK: (dict(checkpoint), {})}
-    found: dict[str, tuple[dict[str, Tensor], Mapping[str, Any]]] = {}
-    for name in NETWORKS:
-        network = checkpoint.get(name)
-        if isinstance(network, Record):
-            settings = network.attributes.get("rendering_kwargs")
-            found[name] = tensors_of_module(network), settings if isinstance(settings, Mapping) else {}
-        elif isinstance(network, Mapping):
-            found[name] = dict(network), {}
-    if MODEL_NETWORK not in found:
-        raise CheckpointError(f"the checkpoint has no network {MODEL_NETWORK}: not a Portrait4D checkpoint")
-    return found
-
-
 def _reconstructor(
-    official: Mapping[str, Tensor], network: str, settings: Mapping[str, Any]
+    official: Mapping[str, Tensor], network: str, attributes: Mapping[str, Any]
 ) -> tuple[dict[str, Tensor], dict[str, str], Portrait4DConfig]:
     of_head = {name.removeprefix(HEAD): value for name, value in official.items() if name.startswith(HEAD)}
-    others = _joined({name: value for name, value in official.items() if not name.startswith(HEAD)}, network)
+    others = {name: value for name, value in official.items() if not name.startswith(HEAD)}
+    others = joined_decoder(others, prefix=f"{network}.")
+    settings = attributes.get("rendering_kwargs")
     head, dropped = head_tensors(of_head, prefix=f"{network}.{HEAD}")
-    config = infer_config(others, HeadSizes.of_tensors(head), settings)
+    config = infer_config(others, HeadSizes.of_tensors(head), settings if isinstance(settings, Mapping) else {})
     with torch.device("meta"):
         empty = Reconstructor(config)
     expected = {name: value.shape for name, value in empty.state_dict().items() if not name.startswith("head.")}
     ours, left_out = convert_tensors(others, RECONSTRUCTOR_TABLE, DROPS, expected, prefix=f"{network}.")
     return _prefixed(ours | _prefixed(head, "head"), NETWORKS[network]), dropped | left_out, config
-
-
-def _joined(official: dict[str, Tensor], network: str) -> dict[str, Tensor]:
-    """The decoder's two outputs, density and colour, as the one layer that they are with us."""
-    for part in ("weight", "bias"):
-        for name in (DENSITY + part, COLOR + part):
-            if name not in official:
-                raise CheckpointError(f"the checkpoint lacks the tensor {network}.{name}")
-        official[OUTPUT + part] = torch.cat([official.pop(DENSITY + part), official.pop(COLOR + part)])
-    return official
 
 
 def _prefixed(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ JOBS   ?= 2
 
 BIN    := $(abspath $(VENV))/bin
 STAMP  := $(VENV)/.installed
-EXTRAS := mesh,synthetic,dev
+EXTRAS := lmdb,mesh,synthetic,dev
 
 # One test process a core with one thread each: on small tensors threads wait for each other more than they compute.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile

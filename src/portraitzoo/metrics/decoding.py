@@ -5,9 +5,10 @@ from __future__ import annotations
 import signal
 import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from itertools import islice
 
 import cv2
@@ -33,7 +34,8 @@ def decoded(preparation: Preparation, items: Sequence[Item], workers: int) -> Ge
 
     Folders of many items are decoded by worker processes, and by threads until these have started. In a process, a
     file that makes its decoder crash takes only that process along and is reported like any other broken one. Clips in
-    memory and few items are for threads; models draw in this thread. Close the generator, which ends the processes.
+    memory and few items are for threads; models draw in this thread. Close the generator, which ends the processes;
+    left to the garbage collector, which may come at any moment in any thread, ending them can wait for ever.
 
     Args:
         preparation: how items are loaded.
@@ -63,18 +65,20 @@ def _in_processes(preparation: Preparation, items: Sequence[Item], workers: int)
         # Processes take seconds to start, in which threads do their work.
         ready = pool.submit(bool, 1)
         position = 0
-        for found in _in_threads(preparation, items, workers, ready.done):
-            position += 1
-            yield found
+        with closing(_in_threads(preparation, items, workers, ready.done)) as threads:
+            for found in threads:
+                position += 1
+                yield found
         if position < len(items) and ready.exception() is not None:
             warnings.warn("worker processes cannot start here: threads decode instead", RuntimeWarning, stacklevel=2)
             yield from _in_threads(preparation, items[position:], workers)
             return
         while position < len(items):
             try:
-                for found in _ahead(pool, _load, items[position:], AHEAD * workers):
-                    position += 1
-                    yield found
+                with closing(_ahead(pool, _load, items[position:], AHEAD * workers)) as loading:
+                    for found in loading:
+                        position += 1
+                        yield found
             except BrokenProcessPool:
                 # One of those under way made a worker crash. Alone it shows whether it was the next one.
                 pool.shutdown(wait=False, kill_workers=True)
@@ -124,7 +128,7 @@ def _ahead(
     items: Iterable[Item],
     most: int,
     stop: Callable[[], bool] = lambda: False,
-) -> Iterator[Loaded]:
+) -> Generator[Loaded]:
     """Results in order, ``most`` of them under way; once ``stop`` says so, those under way are the last."""
     under_way: deque[Future[Loaded]] = deque()
     remaining = iter(items)

@@ -11,13 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import portraitzoo as pz
+from portraitzoo.cli.main import main
 from portraitzoo.errors import ZooError
 from portraitzoo.faces.flame_parameters import FlameParameters
+from portraitzoo.methods.genhead import benchmark
 from portraitzoo.methods.genhead.cameras import camera_of, frontal, label_of, placed
 from portraitzoo.methods.genhead.composition import PartField
 from portraitzoo.methods.genhead.discriminator import Discriminator, DiscriminatorConfig
 from portraitzoo.methods.genhead.model import MAPS, GenHead
 from portraitzoo.methods.genhead.motions import latent_code, load_rows, motion_rows, with_motion
+from portraitzoo.methods.genhead.network import GenHeadConfig
 from portraitzoo.rendering.cameras import Camera, trajectory
 
 
@@ -237,3 +240,38 @@ def test_another_lens_is_warned_about(model, someone):
     camera = Camera(frontal().cam2world, frontal().intrinsics * torch.tensor([2.0, 2.0, 1.0])[:, None])
     with pytest.warns(UserWarning, match="focal length"):
         model.sample(someone, 1, trajectory=camera)
+
+
+def test_the_stages_of_the_benchmark_run(model):
+    found = {
+        what: frames
+        for what, work, frames in benchmark.stages(model, frames=2, render_resolution=None, batch=1, compiled=False)
+        if work() is not None
+    }
+    assert found == {
+        "identity": 2, "deformation": 1, "masks": 1, "pose": 1, "frame": 1, "encode": 2, "clip": 2
+    }  # fmt: skip
+    assert benchmark.frame(model, None).shape == (1, 3, 64, 64)
+    assert benchmark.original(model, "frame", 1, None) is None
+
+
+def test_the_original_was_timed_at_the_released_size():
+    with torch.device("meta"):
+        released = GenHead(GenHeadConfig())
+    assert benchmark.original(released, "frame", 1, None) == pytest.approx(26.5, rel=0.01)
+    assert benchmark.original(released, "pose", 1, 64) > benchmark.original(released, "frame", 1, 64)
+    assert benchmark.original(released, "clip", 16, None) is None
+
+
+def test_the_commands_know_it(model, tmp_path: Path):
+    model.save_pretrained(tmp_path / "toy")
+    clip = tmp_path / "clip.npz"
+    options = ["--frames", "2", "--motion", "random", "--trajectory", "yaw", "--maps", "parts,depth", "--device", "cpu"]
+    assert main(["sample", str(tmp_path / "toy"), *options, "--out", str(clip)]) == 0
+    expected = model.sample(0, 2, motion="random", trajectory="yaw")
+    assert pz.Clip.load(clip).frames.equal(expected.frames)
+    pytest.importorskip("trimesh")
+    mesh = tmp_path / "head.ply"
+    assert main(["mesh", str(tmp_path / "toy"), "--surface", "flame", "--device", "cpu", "--out", str(mesh)]) == 0
+    assert mesh.stat().st_size > 1000
+    assert main(["sample", str(tmp_path / "toy"), "--motions", str(clip), "--device", "cpu"]) == 1

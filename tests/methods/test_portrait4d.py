@@ -10,6 +10,7 @@ import torch
 from portrait4d_faces import SMALL, small_model
 
 import portraitzoo as pz
+from portraitzoo.cli.main import main
 from portraitzoo.errors import ZooError
 from portraitzoo.faces.motion_embedding import MotionEncoder
 from portraitzoo.media.images import write_image
@@ -155,6 +156,17 @@ def prepared(folder: Path, model: Portrait4D) -> Path:
     return folder
 
 
+def test_mesh_from_the_command_line(model, tmp_path, capsys):
+    model.save_pretrained(tmp_path / "model")
+    folder = prepared(tmp_path / "me", model)
+    arguments = ["mesh", str(tmp_path / "model"), "--device", "cpu", "--out", str(tmp_path / "me.ply")]
+    options = ["--resolution", "12", "--level", "3"]
+    assert main([*arguments, *options, "--source", str(folder), "--driving", str(folder)]) == 0
+    assert (tmp_path / "me.ply").stat().st_size > 100
+    assert main([*arguments, *options]) == 1
+    assert "Portrait4D needs the option --source to mesh" in capsys.readouterr().err
+
+
 def test_prepared_folders(model, tmp_path):
     folder = prepared(tmp_path / "me", model)
     frames = read_frames(folder)
@@ -162,6 +174,15 @@ def test_prepared_folders(model, tmp_path):
     torch.testing.assert_close(frames.labels(), driving_frames(model, 2).labels())
     assert read_portrait(folder, "b").tracked.motion.equal(frames.motion[1:])
     assert animate(model, folder, folder).equal(animate(model, read_portrait(folder), frames))
+
+
+def test_simplified_parameters(model, tmp_path):
+    folder = prepared(tmp_path / "me", model)
+    expected = animate(model, folder, folder)
+    (folder / "flame_optim_params").rename(folder / "bfm2flame_params_simplified")
+    with pytest.raises(ZooError, match="flame_optim_params"):
+        model.animate(folder, folder)
+    assert animate(model, folder, folder, parameters="simplified").equal(expected)
 
 
 def test_motion_embedded_on_the_way(model, tmp_path):

@@ -20,7 +20,14 @@ from portraitzoo.media.images import to_uint8
 from portraitzoo.methods.portrait4d.cameras import around_head, frontal
 from portraitzoo.methods.portrait4d.config import Portrait4DConfig
 from portraitzoo.methods.portrait4d.network import Portrait4DOutput, Reconstructor, SourceFeatures
-from portraitzoo.methods.portrait4d.prepared import Frames, Portrait, read_frames, read_portrait, without_turn
+from portraitzoo.methods.portrait4d.prepared import (
+    Frames,
+    LabelKind,
+    Portrait,
+    read_frames,
+    read_portrait,
+    without_turn,
+)
 from portraitzoo.rendering.cameras import Camera
 from portraitzoo.rendering.surfaces import Mesh, extract_mesh
 from portraitzoo.rendering.volume import RaySampling, bounded_depth
@@ -75,6 +82,7 @@ class Portrait4D(
         neck: bool = True,
         background: Background = "keep",
         motion_scale: float | None = None,
+        parameters: LabelKind = "fitted",
         render_resolution: int | None = None,
         maps: Collection[str] = (),
         fps: float = 25.0,
@@ -95,6 +103,7 @@ class Portrait4D(
                 moves.
             background: ``keep`` that of the photo, or a ``white`` one, or ``none`` (black).
             motion_scale: factor of what motions contribute; None for 1, or 0 of a static network.
+            parameters: which head parameters of prepared folders: ``fitted`` to each picture, or ``simplified``.
             render_resolution: side of the volume-rendered image; None takes the configuration's.
             maps: extra outputs per frame: ``raw`` (the image before super-resolution), ``depth`` (distance along the
                 ray), ``opacity``.
@@ -107,7 +116,7 @@ class Portrait4D(
                 trajectory, map or background, or cameras of another number than the frames.
         """
         _check(background, maps)
-        frames = driving if isinstance(driving, Frames) else read_frames(driving)
+        frames = driving if isinstance(driving, Frames) else read_frames(driving, parameters=parameters)
         if trajectory == "driving":
             cameras = _cameras(frontal(frames.camera.intrinsics) if neck else frames.camera, len(frames))
             frames = frames if neck else without_turn(frames)
@@ -116,7 +125,9 @@ class Portrait4D(
             frames = without_turn(frames)
         size = max(1, int(memory_gb * 2**30 // (4 * 3 * self.config.widest_activation())))
         batches: list[dict[str, Tensor]] = []
-        with self.session(source, motion_scale=motion_scale, render_resolution=render_resolution) as session:
+        with self.session(
+            source, motion_scale=motion_scale, parameters=parameters, render_resolution=render_resolution
+        ) as session:
             for start in range(0, len(frames), size):
                 rows = slice(start, min(start + size, len(frames)))
                 output = session.render(frames[rows], cameras[rows])
@@ -139,6 +150,7 @@ class Portrait4D(
         source: str | Path | Portrait,
         *,
         motion_scale: float | None = None,
+        parameters: LabelKind = "fitted",
         render_resolution: int | None = None,
     ) -> "Iterator[Session]":
         """A photo that waits for driving frames; it is looked at once.
@@ -146,12 +158,13 @@ class Portrait4D(
         Args:
             source: photo, or a prepared folder, whose first photo is taken.
             motion_scale: as in :meth:`animate`.
+            parameters: as in :meth:`animate`.
             render_resolution: as in :meth:`animate`.
 
         Raises:
             ZooError: as :meth:`animate`.
         """
-        portrait = source if isinstance(source, Portrait) else read_portrait(source)
+        portrait = source if isinstance(source, Portrait) else read_portrait(source, parameters=parameters)
         yield Session(self, portrait, motion_scale, render_resolution)
 
     def mesh(

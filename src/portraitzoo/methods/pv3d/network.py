@@ -17,7 +17,7 @@ from portraitzoo.layers.linear import FullyConnected
 from portraitzoo.layers.mapping import MappingNetwork
 from portraitzoo.layers.modulation import NoiseMode, SynthesisLayer, ToRGB
 from portraitzoo.layers.super_resolution import ACTIVATION_LIMIT, SuperResolution
-from portraitzoo.layers.synthesis import SynthesisBlock
+from portraitzoo.layers.synthesis import SynthesisNetwork
 from portraitzoo.rendering.cameras import LABEL_SIZE, Camera
 from portraitzoo.rendering.rays import cast_rays
 from portraitzoo.rendering.triplane import TriplaneDecoder, triplane_features
@@ -171,32 +171,25 @@ class MotionFuser(nn.Module):
         return x + self.conv(x, self.mlp(self.affine(z_motion * t[:, None])), noise)
 
 
-class TriplaneBackbone(nn.Module):
+class TriplaneBackbone(SynthesisNetwork):
     """StyleGAN2 synthesis of the tri-planes, with motion fusers in its low-resolution blocks (PV3D, figure 2).
-
-    Style vectors: one per convolution, and each block's ``torgb`` shares that of the next block's first convolution.
 
     Args:
         config: sizes.
     """
 
     def __init__(self, config: PV3DConfig) -> None:
-        super().__init__()
-        self.resolutions = config.plane_resolutions
-        self.blocks = nn.ModuleDict()
-        self.fusers = nn.ModuleDict()
-        in_channels = 0
-        for resolution in self.resolutions:
-            channels = config.channels(resolution)
-            self.blocks[f"b{resolution}"] = SynthesisBlock(
-                in_channels, channels, config.w_dim, resolution=resolution, image_channels=3 * config.plane_channels
-            )
-            if resolution in config.motion_resolutions:
-                self.fusers[f"b{resolution}"] = MotionFuser(channels, config.z_dim, config.motion_dim, resolution)
-            in_channels = channels
-        self.num_ws = 2 * len(self.resolutions)
+        channels = {resolution: config.channels(resolution) for resolution in config.plane_resolutions}
+        super().__init__(config.w_dim, 3 * config.plane_channels, channels)
+        self.fusers = nn.ModuleDict(
+            {
+                f"b{resolution}": MotionFuser(count, config.z_dim, config.motion_dim, resolution)
+                for resolution, count in channels.items()
+                if resolution in config.motion_resolutions
+            }
+        )
 
-    def forward(
+    def forward(  # type: ignore[override]
         self,
         ws: Float[Tensor, "batch num_ws w_dim"],
         z_motion: Float[Tensor, "batch z_dim"],
@@ -204,17 +197,8 @@ class TriplaneBackbone(nn.Module):
         noise: NoiseMode = "const",
     ) -> Float[Tensor, "batch 3*channels resolution resolution"]:
         """Tri-planes of each frame, one after the other along the channels."""
-        x: Tensor | None = None
-        planes: Tensor | None = None
-        row = 0
-        for name, block in self.blocks.items():
-            assert isinstance(block, SynthesisBlock)
-            fuse = partial(self.fusers[name], z_motion=z_motion, t=t, noise=noise) if name in self.fusers else None
-            rows = ws[:, row : row + block.num_convs + 1]
-            x, planes = block(x, planes, rows, noise=noise, after_first=fuse)
-            row += block.num_convs
-        assert planes is not None
-        return planes
+        fusers = {name: partial(fuser, z_motion=z_motion, t=t, noise=noise) for name, fuser in self.fusers.items()}
+        return super().forward(ws, noise, fusers)
 
 
 class Generator(nn.Module):

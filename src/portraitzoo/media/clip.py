@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from portraitzoo.errors import MediaError
 from portraitzoo.files import replacing
+from portraitzoo.media.arrays import DAMAGE, read_archive, read_array
 from portraitzoo.media.frame_folders import SIDECAR, FrameFolder
 from portraitzoo.media.images import write_image
 from portraitzoo.media.maps import map_pictures
@@ -201,15 +201,14 @@ class Clip:
     @classmethod
     def _load_arrays(cls, path: Path) -> Clip:
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
+            arrays = read_archive(path)
             cameras = None
             if "cam2world" in arrays:
                 cameras = CameraTrack(torch.from_numpy(arrays["cam2world"]), torch.from_numpy(arrays["intrinsics"]))
             maps = {n.removeprefix("map."): torch.from_numpy(a) for n, a in arrays.items() if n.startswith("map.")}
             info = dict(json.loads(str(arrays["info"])))
             return cls(torch.from_numpy(arrays["frames"]), float(arrays["fps"]), cameras, maps, info)
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, MediaError) as error:
+        except (*DAMAGE, KeyError, MediaError) as error:
             raise MediaError(
                 f"{path} is no clip of portraitzoo, or it is damaged: write it again ({_first_line(error)})"
             ) from error
@@ -241,7 +240,7 @@ class Clip:
             names = [str(name) for name in described.get("maps", [])]  # type: ignore[attr-defined]
             if not all(name.isidentifier() for name in names):
                 raise ValueError(f"map names {names}")
-            maps = {name: torch.from_numpy(np.load(path / f"{name}.npy", allow_pickle=False)) for name in names}
+            maps = {name: torch.from_numpy(read_array(path / f"{name}.npy")) for name in names}
             return cls(frames, folder.fps, cameras, maps, dict(described.get("info", {})))  # type: ignore[call-overload]
         except (OSError, ValueError, TypeError, RuntimeError, IndexError, EOFError, MediaError) as error:
             raise MediaError(

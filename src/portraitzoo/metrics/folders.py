@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from portraitzoo.errors import MediaError, ZooError
 from portraitzoo.hub.checkpoints import read_checkpoint
+from portraitzoo.media.arrays import DAMAGE, read_archive
 from portraitzoo.media.clip import Clip
 from portraitzoo.media.images import list_images, natural_order, read_image
 from portraitzoo.metrics import protocols
@@ -194,7 +193,6 @@ class MultiviewFolderSource:
 
 def _arrays(path: Path) -> dict[str, Tensor]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: torch.from_numpy(archive[name]) for name in archive.files}
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        return {name: torch.from_numpy(array) for name, array in read_archive(path).items()}
+    except DAMAGE as error:
         raise MediaError(f"{path} is damaged: write it again") from error

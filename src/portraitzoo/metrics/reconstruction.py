@@ -6,8 +6,6 @@ computed before and lie in a file beside each video.
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Collection
 from pathlib import Path
 from typing import Literal, Protocol, cast
@@ -19,6 +17,7 @@ from torch import Tensor
 
 from portraitzoo.errors import CheckpointError, MediaError, ZooError
 from portraitzoo.hub.converting import dotted
+from portraitzoo.media.arrays import DAMAGE, read_archive
 
 Quantity = Literal["keypoints", "pose", "expression"]
 QUANTITIES: tuple[Quantity, ...] = ("keypoints", "pose", "expression")
@@ -85,12 +84,11 @@ def read_parameters(path: Path, quantities: Collection[str], start: int, stop: i
     """
     found = {}
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            for name in set(quantities) & {*QUANTITIES, MASK} & set(archive.files):
-                values = torch.from_numpy(np.asarray(archive[name], dtype=np.float32))
-                if values.ndim < 2 or len(values) < stop:
-                    raise MediaError(f"{path} has {name} of shape {list(values.shape)}, {stop} frames are needed")
-                found[name] = values[start:stop]
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        for name, array in read_archive(path, set(quantities) & {*QUANTITIES, MASK}).items():
+            values = torch.from_numpy(np.asarray(array, dtype=np.float32))
+            if values.ndim < 2 or len(values) < stop:
+                raise MediaError(f"{path} has {name} of shape {list(values.shape)}, {stop} frames are needed")
+            found[name] = values[start:stop]
+    except DAMAGE as error:
         raise MediaError(f"{path} is damaged: write it again") from error
     return found

@@ -29,7 +29,10 @@ HERE = Path(__file__).parent
 
 
 class Painter(nn.Module):
-    """A generator of plain moving gradients: quick, and a function of the seed alone."""
+    """A generator of plain moving gradients: quick, and a function of the seed alone.
+
+    Of 64 pixels, because x264 does not promise equal bytes for equal pictures below that.
+    """
 
     def __init__(self, interrupt_at=None, fail_at=None):
         super().__init__()
@@ -46,8 +49,8 @@ class Painter(nn.Module):
         self.drawn.append(seed)
         generator = torch.Generator().manual_seed(seed)
         color = torch.rand(3, generator=generator) * 100 * truncation_psi
-        ramp = torch.arange(32.0)[:, None, None] + self.weight.detach().cpu() + color
-        frames = torch.stack([(ramp + 5 * t).expand(32, 32, 3) for t in range(num_frames)]).byte()
+        ramp = torch.arange(64.0)[:, None, None] + self.weight.detach().cpu() + color
+        frames = torch.stack([(ramp + 5 * t).expand(64, 64, 3) for t in range(num_frames)]).byte()
         cameras = trajectory if isinstance(trajectory, Camera) else None
         return Clip(frames, cameras=cameras, info={"seed": seed})
 

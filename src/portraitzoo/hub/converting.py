@@ -75,12 +75,12 @@ def convert(family: str, source: str | Path, out: str | Path) -> Report:
         ZooError: if the disk is full or ``out`` cannot be written.
     """
     named = [entry for entry in list_models() if entry.name == family]
-    converters = {entry.converter: entry for entry in named or list_models(family) if entry.converter}
-    if len(converters) != 1:
-        names = ", ".join(entry.name for entry in converters.values()) or "none can be converted"
+    candidates = [entry for entry in named or list_models(family) if entry.converter]
+    if len({entry.converter for entry in candidates}) != 1:
+        names = ", ".join(entry.name for entry in candidates) or "none can be converted"
         raise UnknownEntryError(f"{family!r} has several kinds of weights, name one of its entries: {names}")
-    (entry,) = converters.values()
-    return convert_files(entry, [Path(source)], Path(out), settings=entry.config if named else {})
+    # The embedded entry, whose licence is another, stands first in a family.
+    return convert_files(candidates[-1], [Path(source)], Path(out), settings=candidates[-1].config if named else {})
 
 
 def convert_files(

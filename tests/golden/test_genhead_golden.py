@@ -1,17 +1,11 @@
-"""GenHead's small configuration against its own recorded outputs, for checkouts without the reference folder.
+"""GenHead's small configuration against its own recorded outputs."""
 
-They were recorded when the networks agreed with the reference. To record anew (after tests/parity passes):
-``PORTRAITZOO_RECORD=1 pytest tests/golden/test_genhead_golden.py``.
-"""
-
-import os
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from test_pv3d_golden import fill, numbers
+from recorded import compare, fill, numbers
 from torch import Tensor
 
 sys.path.append(
@@ -95,15 +89,4 @@ def judge() -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("part", [render, judge], ids=["generator", "discriminator"])
 def test_outputs_are_those_recorded(part) -> None:
-    found = part()
-    recorded = dict(np.load(RECORD)) if RECORD.exists() else {}
-    if os.environ.get("PORTRAITZOO_RECORD"):
-        np.savez_compressed(RECORD, **recorded | {name: value.numpy() for name, value in found.items()})
-        pytest.skip(f"recorded {RECORD.name}")
-    opacity = found.get("usual.opacity")
-    assert opacity is None or 0.05 < float(opacity.mean()) < 0.95, "an empty or opaque volume would hide errors"
-    for name, value in found.items():
-        expected = torch.from_numpy(recorded[name])
-        assert value.shape == expected.shape, name
-        error = float((value - expected).abs().max() / expected.abs().max())
-        assert error <= 1e-4, f"{name}: relative error {error:.1e}"
+    compare(RECORD, part())

@@ -1,16 +1,10 @@
-"""Portrait4D's small configuration against its own recorded outputs, for checkouts without the reference folder.
+"""Portrait4D's small configuration against its own recorded outputs."""
 
-They were recorded when the networks agreed with the reference. To record anew (after tests/parity passes):
-``PORTRAITZOO_RECORD=1 pytest tests/golden/test_portrait4d_golden.py``.
-"""
-
-import os
-import zlib
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from recorded import compare, numbers
 from torch import Tensor, nn
 
 from portraitzoo.faces.flame_head import HeadSizes
@@ -52,12 +46,6 @@ CONFIG = Portrait4DConfig(
     render_resolution=16,
     head=HeadSizes(vertices=90, faces=100, coarse_vertices=80, coarse_faces=150),
 )
-
-
-def numbers(name: str, *shape: int) -> Tensor:
-    """Normal numbers that depend on the name and the shape alone."""
-    generator = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
-    return torch.from_numpy(generator.standard_normal(shape, dtype=np.float32))
 
 
 @torch.no_grad()
@@ -142,15 +130,4 @@ def judge() -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("part", [render, embed, judge], ids=["reconstructor", "motion", "discriminator"])
 def test_outputs_are_those_recorded(part) -> None:
-    found = part()
-    recorded = dict(np.load(RECORD)) if RECORD.exists() else {}
-    if os.environ.get("PORTRAITZOO_RECORD"):
-        np.savez_compressed(RECORD, **recorded | {name: value.numpy() for name, value in found.items()})
-        pytest.skip(f"recorded {RECORD.name}")
-    opacity = found.get("whole.opacity")
-    assert opacity is None or 0.05 < float(opacity.mean()) < 0.95, "an empty or opaque volume would hide errors"
-    for name, value in found.items():
-        expected = torch.from_numpy(recorded[name])
-        assert value.shape == expected.shape, name
-        error = float((value - expected).abs().max() / expected.abs().max())
-        assert error <= 1e-4, f"{name}: relative error {error:.1e}"
+    compare(RECORD, part())

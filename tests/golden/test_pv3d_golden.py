@@ -1,18 +1,11 @@
-"""PV3D's small configuration against its own recorded outputs, for checkouts without the reference folder.
+"""PV3D's small configuration against its own recorded outputs."""
 
-They were recorded when the networks agreed with the reference. To record anew (after tests/parity passes):
-``PORTRAITZOO_RECORD=1 pytest tests/golden/test_pv3d_golden.py``.
-"""
-
-import os
-import re
-import zlib
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from recorded import compare, fill, numbers
+from torch import Tensor
 
 from portraitzoo.methods.pv3d.discriminator import DiscriminatorConfig, ImageDiscriminator, VideoDiscriminator
 from portraitzoo.methods.pv3d.network import Generator, PV3DConfig
@@ -34,27 +27,6 @@ CONFIG = PV3DConfig(
     importance_samples=12,
     render_resolution=16,
 )
-
-
-def numbers(name: str, *shape: int) -> Tensor:
-    """Normal numbers that depend on the name and the shape alone."""
-    generator = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
-    return torch.from_numpy(generator.standard_normal(shape, dtype=np.float32))
-
-
-def fill(network: nn.Module, prefix: str) -> nn.Module:
-    """Weights of about the size of fresh ones, none of which is without effect."""
-    for name, tensor in network.state_dict().items():
-        value = numbers(f"{prefix}.{name}", *tensor.shape)
-        if name.endswith("noise_strength"):
-            value *= 0.2
-        elif name.endswith("bias"):
-            value *= 0.05
-            value += 1 if re.search(r"(conv\d?|torgb|to_raw)\.affine", name) else 0  # styles are around 1
-        elif "mapping.layers" in name:
-            value *= 100
-        tensor.copy_(value)
-    return network.eval()
 
 
 @torch.no_grad()
@@ -104,15 +76,4 @@ def judge() -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("part", [render, judge], ids=["generator", "discriminators"])
 def test_outputs_are_those_recorded(part) -> None:
-    found = part()
-    recorded = dict(np.load(RECORD)) if RECORD.exists() else {}
-    if os.environ.get("PORTRAITZOO_RECORD"):
-        np.savez_compressed(RECORD, **recorded | {name: value.numpy() for name, value in found.items()})
-        pytest.skip(f"recorded {RECORD.name}")
-    opacity = found.get("even.opacity")
-    assert opacity is None or 0.05 < float(opacity.mean()) < 0.95, "an empty or opaque volume would hide errors"
-    for name, value in found.items():
-        expected = torch.from_numpy(recorded[name])
-        assert value.shape == expected.shape, name
-        error = float((value - expected).abs().max() / expected.abs().max())
-        assert error <= 1e-4, f"{name}: relative error {error:.1e}"
+    compare(RECORD, part())

@@ -95,6 +95,15 @@ def test_files_of_one_name_are_pairs_whatever_else_lies_there(tmp_path: Path) ->
     assert "1 of b without a partner and left out: clip_07" in text
 
 
+def test_pairs_of_videos_have_the_frame_rate_of_their_files(tmp_path: Path) -> None:
+    for side in ("ours", "theirs"):
+        (tmp_path / side).mkdir()
+        Clip(big_clips(1, 20)[0].frames, fps=12.5).save(tmp_path / side / "talk.mp4")
+    report = measure(tmp_path / "ours", tmp_path / "theirs", metrics="l1")
+    assert report.generated.traits["12.5 fps"] == 2  # pieces of 16 and of 4 frames
+    assert "25 fps" not in report.generated.traits
+
+
 def test_single_images_are_paired_by_name_without_suffix(tmp_path: Path) -> None:
     target = make_clip(0, 4, 40, 36)
     noisy(target).save(tmp_path / "a")

@@ -109,7 +109,7 @@ class FootageSource:
             if need == "images":
                 numbers = range(item.start, item.start + item.count)
                 known = reel.maps(maps, numbers) if isinstance(reel, ClipReel) else self._numbers(item, maps)
-                return Clip(frames=reel.frames(numbers), maps=known, info={"alpha": reel.alpha})
+                return Clip(frames=reel.frames(numbers), fps=reel.fps, maps=known, info={"alpha": reel.alpha})
             length = length_at_rate(reel.num_frames, reel.fps, protocol)
             starts = window_starts(length, item.place, protocol)
             if not starts:

@@ -204,10 +204,11 @@ def spread(result: Result) -> str:
 
 def counts(result: Result) -> str:
     """How many items the value rests on."""
+    unit = result.unit.removesuffix("s") if result.generated == 1 else result.unit
     if result.real is None:
-        return f"{result.generated} {result.unit}"
+        return f"{result.generated} {unit}"
     if result.real == result.generated:
-        return f"{result.generated} {result.unit} each"
+        return f"{result.generated} {unit} each"
     return f"{result.generated} generated, {result.real} real {result.unit}"
 
 

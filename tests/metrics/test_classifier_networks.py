@@ -143,5 +143,6 @@ def test_vgg_features_agree_with_torch_fidelity(tmp_path: Path) -> None:
     with torch.inference_mode():
         (expected,) = theirs(images.permute(0, 3, 1, 2).contiguous())
         torch.testing.assert_close(network(images), expected, rtol=1e-3, atol=1e-4 * float(expected.max()))
-    with pytest.raises(ZooError, match="VGG-16 takes uint8"):
-        network(images.float())
+        assert torch.equal(network(images.float()), network(images))  # floats 0..255 that were not rounded are taken
+    with pytest.raises(ZooError, match="VGG-16 takes"):
+        network(images.permute(0, 3, 1, 2))

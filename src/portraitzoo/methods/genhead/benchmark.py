@@ -5,11 +5,9 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from importlib import resources
 from pathlib import Path
 
 import torch
-import yaml
 from jaxtyping import Float
 from torch import Tensor
 
@@ -17,6 +15,7 @@ from portraitzoo.faces.flame_head import HeadSizes
 from portraitzoo.faces.flame_parameters import FlameParameters
 from portraitzoo.faces.free_head import load_free_head
 from portraitzoo.faces.head_maps import correspondence_map
+from portraitzoo.methods import original_speed
 from portraitzoo.methods.genhead.cameras import frontal
 from portraitzoo.methods.genhead.masks import part_masks
 from portraitzoo.methods.genhead.model import GenHead
@@ -101,12 +100,10 @@ def original(model: GenHead, what: str, frames: int, render_resolution: int | No
     """Seconds over calibration seconds of the original implementation for a stage, where it was measured."""
     if replace(model.config, head=HeadSizes()) != GenHeadConfig():
         return None
-    setting = (what, frames, render_resolution or model.config.render_resolution)
-    record = resources.files("portraitzoo.methods.genhead").joinpath("original_speed.yaml").read_text(encoding="utf-8")
-    for entry in yaml.safe_load(record):
-        if (entry["what"], entry["frames"], entry["render_resolution"]) == setting:
-            return entry["seconds"] / entry["calibration_seconds"]
-    return None
+    resolution = render_resolution or model.config.render_resolution
+    return original_speed.recorded_ratio(
+        "portraitzoo.methods.genhead", what=what, frames=frames, render_resolution=resolution
+    )
 
 
 def _frame(model: GenHead, z: Tensor, heads: FlameParameters, camera: Camera, resolution: int) -> GenHeadOutput:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Iterator
-from importlib import resources
 from pathlib import Path
 
 import torch
-import yaml
 from jaxtyping import Float
 from torch import Tensor
 
 from portraitzoo.faces.flame_head import FlameHead
 from portraitzoo.faces.flame_parameters import FlameParameters
 from portraitzoo.faces.motion_embedding import INPUT_SIZE, MotionEncoder
+from portraitzoo.methods import original_speed
 from portraitzoo.methods.portrait4d.cameras import FOCAL, frontal
 from portraitzoo.methods.portrait4d.config import Portrait4DConfig
 from portraitzoo.methods.portrait4d.model import Portrait4D
@@ -148,12 +147,10 @@ def original(model: Portrait4D, what: str, frames: int, render_resolution: int |
     """Seconds over calibration seconds of the original implementation for a stage, where it was measured."""
     if (model.config.image_resolution, model.config.plane_width) != (512, 1024):
         return None
-    setting = (what, frames, render_resolution or model.config.render_resolution)
-    record = resources.files("portraitzoo.methods.portrait4d").joinpath("original_speed.yaml")
-    for entry in yaml.safe_load(record.read_text(encoding="utf-8")):
-        if (entry["what"], entry["frames"], entry["render_resolution"]) == setting:
-            return entry["seconds"] / entry["calibration_seconds"]
-    return None
+    resolution = render_resolution or model.config.render_resolution
+    return original_speed.recorded_ratio(
+        "portraitzoo.methods.portrait4d", what=what, frames=frames, render_resolution=resolution
+    )
 
 
 def shape_ellipsoid(head: FlameHead) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from importlib import resources
 from pathlib import Path
 
 import torch
-import yaml
 from jaxtyping import Float
 from torch import Tensor
 
+from portraitzoo.methods import original_speed
 from portraitzoo.methods.pv3d.latents import latent_codes
 from portraitzoo.methods.pv3d.model import PV3D
 from portraitzoo.methods.pv3d.network import PV3DConfig, PV3DOutput
@@ -101,9 +100,7 @@ def original(model: PV3D, what: str, frames: int, render_resolution: int | None)
     """Seconds over calibration seconds of the original implementation for a stage, where it was measured."""
     if (model.config.image_resolution, model.config.plane_resolution) != (512, 256):
         return None
-    setting = (what, frames, render_resolution or model.config.render_resolution)
-    record = resources.files("portraitzoo.methods.pv3d").joinpath("original_speed.yaml").read_text(encoding="utf-8")
-    for entry in yaml.safe_load(record):
-        if (entry["what"], entry["frames"], entry["render_resolution"]) == setting:
-            return entry["seconds"] / entry["calibration_seconds"]
-    return None
+    resolution = render_resolution or model.config.render_resolution
+    return original_speed.recorded_ratio(
+        "portraitzoo.methods.pv3d", what=what, frames=frames, render_resolution=resolution
+    )

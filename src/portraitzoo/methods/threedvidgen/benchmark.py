@@ -5,15 +5,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from importlib import resources
 from pathlib import Path
 
 import torch
-import yaml
 from jaxtyping import Float
 from torch import Tensor
 
 from portraitzoo.errors import ZooError
+from portraitzoo.methods import original_speed
 from portraitzoo.methods.threedvidgen.cameras import program
 from portraitzoo.methods.threedvidgen.latents import latent_codes
 from portraitzoo.methods.threedvidgen.model import Person, ThreeDVidGen
@@ -83,12 +82,10 @@ def original(model: ThreeDVidGen, what: str, frames: int, render_resolution: int
     """Seconds over calibration seconds of the original implementation for a stage, where it was measured."""
     if model.config not in (FACES, BODIES):
         return None
-    package = resources.files("portraitzoo.methods.threedvidgen")
-    setting = (what, frames, model.config.image_resolution)
-    for entry in yaml.safe_load(package.joinpath("original_speed.yaml").read_text(encoding="utf-8")):
-        if (entry["what"], entry["frames"], entry["image_resolution"]) == setting:
-            return entry["seconds"] / entry["calibration_seconds"]
-    return None
+    side = model.config.image_resolution
+    return original_speed.recorded_ratio(
+        "portraitzoo.methods.threedvidgen", what=what, frames=frames, image_resolution=side
+    )
 
 
 def _frames(model: ThreeDVidGen, person: Person, count: int) -> ThreeDVidGenOutput:

@@ -11,11 +11,18 @@ from portraitzoo.errors import MediaError, ZooError
 from portraitzoo.media.clip import Clip
 from portraitzoo.media.degrade import jpeg_coded
 from portraitzoo.media.images import to_uint8
+from portraitzoo.methods.threedvidgen.model import ThreeDVidGen
+from portraitzoo.methods.threedvidgen.network import ThreeDVidGenConfig
 from portraitzoo.metrics.evaluation import evaluate
 from portraitzoo.metrics.measures import measures_named
 from portraitzoo.metrics.protocols import Protocol, get_protocol, published_protocols
 from portraitzoo.metrics.report import Report
 from portraitzoo.metrics.windows import length_at_rate, window_frames, window_starts
+
+SMALL = ThreeDVidGenConfig(
+    z_dim=8, w_dim=8, motion_dim=8, background_dim=4, image_resolution=32, render_resolution=16, channel_max=8,
+    channel_base=256, feature_channels=8, field_width=8, field_layers=3, motion_width=8, background_width=8,
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +54,7 @@ FACTS = {
         "fewer_real": True,
         "fps": None,
         "kid_scale": 1000,
+        "sampling": {"threedvidgen": {"trajectory": "random", "background_temperature": 1}},
     },
     "threedvidgen-fvd2048_32f": {"clip_length": 32, "frame_stride": 1},
     "threedvidgen-fvd2048_128f": {"clip_length": 128, "frame_stride": 1},
@@ -96,6 +104,7 @@ def test_a_folder_of_the_user_may_hold_more_protocols(tmp_path: Path):
         ("protocols: {mine: {crop: left}}", "crop is one of none, centre"),
         ("protocols: {mine: {resized: floats}}", "resize=torch only"),
         ("protocols: {mine: {fps: null, resample_fps: true}}", "set fps too"),
+        ("protocols: {mine: {sampling: random}}", "sampling names families and their arguments"),
         ("protocols: [mine]", "no mapping"),
         ("protocols: {", "not valid YAML"),
     ],
@@ -120,6 +129,25 @@ class Drawing(ToyModel):
         generator = torch.Generator().manual_seed(seed)
         image = nn.functional.interpolate(torch.rand(num_frames, 3, 3, 3, generator=generator) * 2 - 1, 24)
         return Clip(to_uint8(image * torch.nan if seed == self.spoiled else image))
+
+
+def test_a_protocol_says_how_models_of_its_family_are_sampled(monkeypatch: pytest.MonkeyPatch):
+    asked = []
+
+    def sample(self, seed: int = 0, num_frames: int = 16, **options: object) -> Clip:
+        asked.append(options)
+        return make_clip(seed, num_frames)
+
+    monkeypatch.setattr(ThreeDVidGen, "sample", sample)
+    model, other = ThreeDVidGen(SMALL), ToyModel()
+    overrides = {"sampling": get_protocol("threedvidgen-fvd2048_16f").sampling}
+    options = {"real": make_clips(4), "num_clips": 3, "overrides": overrides}
+    measure(model, **options)
+    measure(model, sampling={"background_temperature": 0.5}, **options)
+    measure(other, **options)
+    assert asked[:3] == [{"trajectory": "random", "background_temperature": 1.0}] * 3
+    assert asked[3:] == [{"trajectory": "random", "background_temperature": 0.5}] * 3
+    assert all(set(each) == {"seed"} for each in other.asked)
 
 
 def test_a_models_pictures_become_bytes_by_the_protocols_rule():

@@ -22,7 +22,7 @@ def add_fields(options: argparse.ArgumentParser) -> Callable[[argparse.Namespace
     )
     rules = ("real", "own", "either")
     changes.add_argument("--camera-rule", choices=rules, help="along what a model's clips move (the field cameras)")
-    fields = add_options(changes, Protocol, skip={*DESCRIBING, "cameras"}, defaults=False)
+    fields = add_options(changes, Protocol, skip={*DESCRIBING, "cameras", "sampling"}, defaults=False)
 
     def changed(chosen: argparse.Namespace) -> dict[str, Any]:
         rule = {"cameras": chosen.camera_rule} if chosen.camera_rule else {}

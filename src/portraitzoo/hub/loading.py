@@ -222,6 +222,12 @@ def _load_folder(folder: Path, cls: str | None = None) -> nn.Module:
     return assemble(cls or class_of(folder) or _class_with(config, folder), config, read_tensors(folder), str(folder))
 
 
+def family_of(model: nn.Module) -> str | None:
+    """The family that a model's class belongs to in the index, or None."""
+    path = f"{type(model).__module__}.{type(model).__qualname__}"
+    return next((entry.family for entry in list_models() if entry.cls == path), None)
+
+
 def _model_class(path: str) -> type[nn.Module]:
     # The path may come out of a downloaded file, so only classes that the index names are imported.
     if path not in {entry.cls for entry in list_models()}:

@@ -137,7 +137,7 @@ class Pass:
         if self.source.kind not in ("model", "paths"):
             # What decides how a model draws is nothing to files, whose features then serve more evaluations.
             recoded = self.preparation.recoded and self.settings.protocol.compression != "none"
-            free = {"first_seed", "eight_bit"} if recoded else {"first_seed", "eight_bit", "compression"}
+            free = {"first_seed", "eight_bit", "sampling"} | (set() if recoded else {"compression"})
             taken = {name: value for name, value in taken.items() if name not in free}
         root = self.settings.cache
         self.caches = {stage: FeatureCache(root, taken | stage.key) for stage in self.stages}
@@ -268,7 +268,7 @@ class Pass:
 
 def sampling(protocol: Protocol, unit: Need) -> dict[str, object]:
     """Protocol fields that decide what the item of a number looks like."""
-    frames = ("crop", "size", "resize", "resized", "compression", "eight_bit", "first_seed")
+    frames = ("crop", "size", "resize", "resized", "compression", "eight_bit", "first_seed", "sampling")
     names: Collection[str] = {
         "clips": (*frames, "clip_length", "frame_stride", "windows", "window_seed", "resample_fps", "fps"),
         "images": frames,

@@ -88,6 +88,7 @@ class Protocol:
         warping_size: side of the images, in pixels, at which the warping error is measured.
         first_seed: clip ``i`` of a model is drawn with seed ``first_seed + i``.
         window_seed: seed of the random windows.
+        sampling: by family, the arguments with which a model's ``sample`` is called, where they are not the default.
 
     Raises:
         ZooError: if a field is out of its range.
@@ -140,11 +141,16 @@ class Protocol:
     warping_size: int = 256
     first_seed: int = 0
     window_seed: int = 0
+    sampling: Mapping[str, Mapping[str, object]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         hints = get_type_hints(Protocol)
         for field in dataclasses.fields(self):
             value, hint = getattr(self, field.name), hints[field.name]
+            if field.name == "sampling":
+                if not isinstance(value, Mapping) or not all(isinstance(each, Mapping) for each in value.values()):
+                    raise ZooError(f"protocol {self.name}: sampling names families and their arguments, not {value!r}")
+                continue
             if not _fits(value, hint):
                 raise ZooError(f"protocol {self.name}: {field.name} is {_shown(hint)}, not {value!r}")
             if field.name in _COUNTS and value is not None and value < 1:

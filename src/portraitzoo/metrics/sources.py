@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from portraitzoo.errors import MediaError, ZooError
+from portraitzoo.hub.loading import family_of
 from portraitzoo.media.clip import Clip
 from portraitzoo.media.degrade import degrade, jpeg_coded
 from portraitzoo.media.images import measured_output
@@ -165,15 +166,20 @@ class ModelSource:
                 clip = self.model.multiview(item.place)  # type: ignore[operator]
                 return checked_subject(clip, item.name, maps, protocol)
             count = protocol.span if need == "clips" else 1
-            options = dict(self.options)
+            options = self._by_protocol(protocol)
             if self._tracks:
                 options["trajectory"] = draw_cameras(self._tracks, count, item.place)
+            options |= self.options
             clip = self.model.sample(seed=item.place, num_frames=count, **options)  # type: ignore[operator]
         if protocol.compression == "h264":
             clip = degrade(clip, blur=0, quality=IMAGEIO_QUALITY)
         elif protocol.compression == "jpeg":
             clip = jpeg_coded(clip)
         return clip[:: protocol.frame_stride]
+
+    def _by_protocol(self, protocol: protocols.Protocol) -> dict[str, object]:
+        """What the protocol asks of models of this family."""
+        return dict(protocol.sampling.get(family_of(self.model) or "", {}))
 
 
 class ClipSource:

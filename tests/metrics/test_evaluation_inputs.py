@@ -31,7 +31,8 @@ from evaluation_cases import (
 from portraitzoo.errors import MediaError, ZooError
 from portraitzoo.media.clip import Clip
 from portraitzoo.media.images import write_image
-from portraitzoo.media.records import RecordFile, message_fields
+from portraitzoo.media.portrait_records import Datum
+from portraitzoo.media.records import RecordFile
 from portraitzoo.metrics.evaluation import evaluate
 from portraitzoo.metrics.folders import FootageSource
 from portraitzoo.metrics.inputs import source_of
@@ -187,14 +188,13 @@ def test_an_lmdb_of_something_else_is_said(tmp_path: Path):
 
 
 def test_messages_that_are_cut_off_are_damaged():
-    whole = message((1, 300), (5, b"content"))
-    assert message_fields(whole, "it") == {1: 300, 5: b"content"}
+    whole = message((1, 3), (2, 24), (3, 24), (4, b"content"))
+    assert Datum.decode(whole, "it") == Datum("Datum_genhead", 24, 24, contents={"images": b"content"})
     for end in range(1, len(whole)):
-        if end != 3:  # where the first field ends
-            with pytest.raises(MediaError, match="it is damaged"):
-                message_fields(whole[:end], "it")
-    with pytest.raises(MediaError):
-        message_fields(bytes([255] * 20), "it")
+        with pytest.raises(MediaError, match="it is damaged"):
+            Datum.decode(whole[:end], "it")
+    with pytest.raises(MediaError, match="it is damaged"):
+        Datum.decode(bytes([255] * 20), "it")
     assert RecordFile.matches(Path("/nowhere")) is False
 
 

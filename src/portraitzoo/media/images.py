@@ -116,6 +116,12 @@ def has_alpha(header: bytes) -> bool:
     return header.startswith(b"\x89PNG") and header[25:26] in (b"\x04", b"\x06")
 
 
+def encode_image(image: UInt8[Tensor, "height width 3"], suffix: str = ".png") -> bytes:
+    """The bytes of an image file of an RGB picture; ``suffix`` names the format as in :func:`write_image`."""
+    options = [cv2.IMWRITE_WEBP_QUALITY, 101] if suffix.lower() == ".webp" else []
+    return cv2.imencode(suffix, cv2.cvtColor(image.cpu().numpy(), cv2.COLOR_RGB2BGR), options)[1].tobytes()
+
+
 def write_image(path: str | Path, image: UInt8[Tensor, "height width 3"]) -> Path:
     """Write an RGB image; the suffix names the format (.png, .webp and .tiff without loss, .jpg with).
 
@@ -126,10 +132,8 @@ def write_image(path: str | Path, image: UInt8[Tensor, "height width 3"]) -> Pat
     path = Path(path)
     if path.suffix.lower() not in IMAGE_SUFFIXES:
         raise MediaError(f"{path.name} names no image format: end it in .png or .jpg")
-    options = [cv2.IMWRITE_WEBP_QUALITY, 101] if path.suffix.lower() == ".webp" else []
-    encoded = cv2.imencode(path.suffix, cv2.cvtColor(image.cpu().numpy(), cv2.COLOR_RGB2BGR), options)[1]
     with replacing(path) as temporary:
-        temporary.write_bytes(encoded.tobytes())
+        temporary.write_bytes(encode_image(image, path.suffix))
     return path
 
 

@@ -1,30 +1,32 @@
-"""Portrait4D's and GenHead's LMDB folders: protobuf records of images, read without generated classes.
+"""LMDB folders of portraits: key ``num_samples`` holds a decimal count, keys ``00000000`` ... the records.
 
-Key ``num_samples`` holds a decimal count, keys ``00000000`` ... the records. A record's fields are numbered: 1 to 3 the
-channels, height and width. GenHead has an encoded image in field 4. Portrait4D has a number of pictures in field 4 and
-their bytes in field 5: either one encoded image (FFHQ) or raw RGB frames one after the other (VFHQ).
+The records are protobuf messages (:mod:`~portraitzoo.media.portrait_records`). LMDB maps its file into memory and
+trusts what it finds there; a file that is shorter than it says would end the process, so its length is checked first.
 """
 
 from __future__ import annotations
 
+import os
 import threading
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
-import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from portraitzoo.errors import MediaError
+from portraitzoo.errors import MediaError, ZooError
 from portraitzoo.extras import import_extra
-from portraitzoo.media.images import decode_image
+from portraitzoo.media.portrait_records import Datum
 
 _COUNT = b"num_samples"
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types of protobuf
+_COMMIT_EVERY = 200
+_MAP_SIZE = 1 << 40  # room in the address space, not on the disk
 
-_environments: dict[Path, Any] = {}
+Value = TypeVar("Value")
+
+_environments: dict[Path, tuple[tuple[int, int], Any]] = {}
 _opening = threading.Lock()
 
 
@@ -36,7 +38,7 @@ class RecordFile:
 
     Raises:
         MediaError: from its methods, if it is no LMDB of such records or is damaged.
-        ZooError: if the package lmdb is not installed.
+        ZooError: if the packages lmdb and protobuf are not installed.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -53,92 +55,95 @@ class RecordFile:
         return self.path / "data.mdb" if self.path.is_dir() else self.path
 
     def __len__(self) -> int:
-        text = self._value(_COUNT)
-        if not text.isdigit():
+        text = self._read(_COUNT, bytes)
+        if not text.isdigit() or len(text) > 8:
             raise MediaError(f"{self.path} does not say how many records it holds: its num_samples is {text[:20]!r}")
         return int(text)
 
     @cached_property
     def moving(self) -> bool:
         """Whether the records are clips (many raw frames each) rather than single images."""
-        return len(self) > 0 and self._raw(self.fields(0)) is not None
+        return len(self) > 0 and self.datum(0).raw
 
-    def fields(self, number: int) -> dict[int, int | bytes]:
-        """Fields of a record by their numbers."""
-        return message_fields(self._value(f"{number:08d}".encode()), f"record {number} of {self.path}")
+    def datum(self, number: int) -> Datum:
+        """A record as its message."""
+        return self._read(f"{number:08d}".encode(), lambda value: Datum.decode(value, self.name(number)))
 
     def frames(self, number: int) -> UInt8[Tensor, "time height width 3"]:
         """Pictures of a record, RGB."""
-        fields = self.fields(number)
-        raw = self._raw(fields)
-        if raw is not None:
-            return torch.from_numpy(raw.copy())
-        content = next((value for key in (4, 5) if isinstance(value := fields.get(key), bytes)), None)
-        if content is None:
-            raise MediaError(f"record {number} of {self.path} holds no image")
-        return decode_image(content, f"the image in record {number} of {self.path}")[None]
+        return self.datum(number).pictures(self.name(number))
 
-    def _raw(self, fields: dict[int, int | bytes]) -> UInt8[np.ndarray, "time height width 3"] | None:
-        """Raw frames, if that is what the fields hold."""
-        count, content = fields.get(4), fields.get(5)
-        channels, height, width = (fields.get(key, 0) for key in (1, 2, 3))
-        if not isinstance(count, int) or not isinstance(content, bytes) or count < 1 or channels != 3:
-            return None
-        assert isinstance(height, int) and isinstance(width, int)
-        if len(content) != count * height * width * 3:
-            return None
-        return np.frombuffer(content, np.uint8).reshape(count, height, width, 3)
+    def name(self, number: int) -> str:
+        """A record, for people."""
+        return f"record {number} of {self.path}"
 
-    def _value(self, key: bytes) -> bytes:
+    def _read(self, key: bytes, convert: Callable[[memoryview], Value]) -> Value:
         lmdb = import_extra("lmdb", "lmdb")
         try:
-            with _opening:
-                if self.path not in _environments:  # one process may open a file only once
-                    options = {"readonly": True, "lock": False, "readahead": False}
-                    _environments[self.path] = lmdb.open(str(self.path), subdir=self.path.is_dir(), **options)
-            with _environments[self.path].begin() as transaction:
+            # A large record is parsed where it lies.
+            with self._environment(lmdb).begin(buffers=True) as transaction:
                 value = transaction.get(key)
+                if value is not None:
+                    return convert(value)
         except lmdb.Error as error:
             raise MediaError(f"{self.path} is no LMDB that can be read ({error}): copy it again") from error
-        if value is None:
-            raise MediaError(f"{self.path} has no {key.decode()}: it is not laid out as Portrait4D's LMDB, or damaged")
-        return value
+        raise MediaError(f"{self.path} has no {key.decode()}: it is not laid out as Portrait4D's LMDB, or damaged")
+
+    def _environment(self, lmdb: Any) -> Any:
+        with _opening:
+            try:
+                file = self.file.stat()
+            except OSError as error:
+                raise MediaError(f"there is no LMDB {self.path}: give the folder that holds data.mdb") from error
+            # Neither what a forked process inherited nor what was written over may be read.
+            wanted = os.getpid(), file.st_ino
+            found, environment = _environments.pop(self.path, (None, None))
+            if found != wanted:
+                if environment is not None:
+                    environment.close()
+                environment = self._open(lmdb, file.st_size)
+            _environments[self.path] = wanted, environment
+            return environment
+
+    def _open(self, lmdb: Any, size: int) -> Any:
+        options = {"readonly": True, "lock": False, "readahead": False, "create": False}
+        if not size:
+            raise lmdb.InvalidError("the file is empty")
+        environment = lmdb.open(str(self.path), subdir=self.path.is_dir(), **options)
+        told = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+        if size < told:
+            environment.close()
+            raise MediaError(f"{self.path} is cut off: {size} of {told} bytes are there; copy it again")
+        return environment
 
 
-def message_fields(message: bytes, name: str) -> dict[int, int | bytes]:
-    """Fields of a protobuf message by number: whole numbers and bytes (https://protobuf.dev/programming-guides/encoding).
+def write_records(folder: Path, records: Iterable[bytes]) -> int:
+    """Write messages as a new LMDB.
+
+    Args:
+        folder: that is made for it.
+        records: messages, which are numbered as they come.
+
+    Returns:
+        How many there were.
 
     Raises:
-        MediaError: if it is cut off or no such message; it is called ``name``.
+        ZooError: if the disk is full or the place cannot be written, or the package lmdb is not installed.
     """
-    fields: dict[int, int | bytes] = {}
-    position = 0
+    lmdb = import_extra("lmdb", "lmdb")
+    folder.mkdir(parents=True)
+    count = 0
     try:
-        while position < len(message):
-            tag, position = _varint(message, position)
-            wire, number = tag & 7, tag >> 3
-            if wire == _VARINT:
-                fields[number], position = _varint(message, position)
-                continue
-            if wire == _BYTES:
-                size, position = _varint(message, position)
-            else:
-                size = {_FIXED64: 8, _FIXED32: 4}[wire]
-            if position + size > len(message):
-                raise IndexError
-            fields[number] = message[position : position + size]
-            position += size
-    except (IndexError, KeyError) as error:
-        raise MediaError(f"{name} is damaged or of another layout") from error
-    return fields
-
-
-def _varint(message: bytes, position: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = message[position]
-        position += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, position
-    raise IndexError
+        with lmdb.open(str(folder), map_size=_MAP_SIZE, lock=False) as environment:
+            transaction = environment.begin(write=True)
+            for record in records:
+                if count and count % _COMMIT_EVERY == 0:
+                    transaction.commit()
+                    transaction = environment.begin(write=True)
+                transaction.put(f"{count:08d}".encode(), record, append=True)
+                count += 1
+            transaction.put(_COUNT, str(count).encode(), append=True)
+            transaction.commit()
+    except lmdb.Error as error:
+        raise ZooError(f"cannot write the LMDB ({error}): see whether the disk is full, or choose another") from error
+    return count

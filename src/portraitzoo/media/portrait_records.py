@@ -1,0 +1,167 @@
+"""The protobuf messages in which GenHead and Portrait4D keep photos and clips.
+
+All of them begin with the channels, height and width of the pictures (fields 1 to 3). GenHead's goes on with the
+contents; the others have the number of pictures in field 4 and the contents after it. Known by their field numbers:
+
+* ``Datum_genhead``: one photo;
+* ``Datum_ffhq`` and ``Datum_vfhq``, which are alike: one photo, or one clip of raw frames;
+* ``Datum`` and ``Datum_static``, ``Datum_new`` and ``Datum_static_new``: views of synthetic heads with what a network
+  is to reproduce in them. No released training reads these. Here their pictures, labels and motions are read like
+  those of a clip; the features, depths, tri-planes, rendered masks and backgrounds stay bytes.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from portraitzoo.errors import MediaError
+from portraitzoo.extras import import_extra
+from portraitzoo.media.images import decode_image
+
+_SIZES = ("channels", "height", "width")
+LAYOUTS: dict[str, tuple[str, ...]] = {
+    "Datum_genhead": (*_SIZES, "images", "segs", "labels", "mots"),
+    "Datum_ffhq": (*_SIZES, "num", "images", "segs", "labels", "mots"),
+    "Datum": (*_SIZES, "num", "images", "segs", "features", "depths", "triplanes", "labels", "mots"),
+    "Datum_new": (
+        *_SIZES, "num", "images", "segs", "segs_render", "features", "depths", "triplanes", "labels", "mots", "bgs",
+    ),
+}  # fmt: skip
+"""Messages and their fields, numbered from 1. A message belongs to the first whose fields hold all of its own."""
+
+LARGEST = (1 << 31) - 1
+"""Bytes that protobuf lets a message have."""
+
+
+@dataclass(frozen=True)
+class Datum:
+    """A message.
+
+    Attributes:
+        layout: a key of :data:`LAYOUTS`.
+        height: of the pictures, pixels.
+        width: of the pictures, pixels.
+        num: number of pictures.
+        contents: bytes by the names of the fields; those that are absent are left out.
+        channels: of the pictures.
+    """
+
+    layout: str
+    height: int
+    width: int
+    num: int = 1
+    contents: Mapping[str, bytes] = field(default_factory=dict)
+    channels: int = 3
+
+    def encode(self, name: str) -> bytes:
+        """The message's bytes.
+
+        Raises:
+            MediaError: if it would be larger than protobuf allows; it is called ``name``.
+        """
+        if sum(map(len, self.contents.values())) > LARGEST - 1024:
+            raise MediaError(f"{name} would be larger than 2 GiB, which no record can be: take fewer or smaller frames")
+        numbers = {"channels": self.channels, "height": self.height, "width": self.width, "num": self.num}
+        known = {key: value for key, value in numbers.items() if key in LAYOUTS[self.layout]}
+        return _message_classes()[self.layout](**known, **self.contents).SerializeToString(deterministic=True)
+
+    @classmethod
+    def decode(cls, message: bytes | memoryview, name: str) -> Datum:
+        """Read a message.
+
+        Raises:
+            MediaError: if it is cut off or of no known layout; it is called ``name``.
+            ZooError: if the package protobuf is not installed.
+        """
+        damaged = f"{name} is damaged or of another layout: copy it again"
+        errors = import_extra("google.protobuf.message", "lmdb")
+        unknown = import_extra("google.protobuf.unknown_fields", "lmdb")
+        for layout, fields in LAYOUTS.items():
+            try:
+                found = _message_classes()[layout].FromString(message)
+            except errors.DecodeError as error:
+                raise MediaError(damaged) from error
+            if len(unknown.UnknownFieldSet(found)) or not found.HasField(fields[3]):
+                continue
+            present = [key for key in fields if found.HasField(key)]
+            contents = {key: getattr(found, key) for key in present if key not in (*_SIZES, "num")}
+            numbers = {key: getattr(found, key) for key in present if key not in contents}
+            return cls(layout, **{"height": 0, "width": 0, **numbers}, contents=contents)
+        raise MediaError(damaged)
+
+    @property
+    def raw(self) -> bool:
+        """Whether the pictures are plain RGB bytes rather than an encoded image."""
+        size = self.num * self.height * self.width * 3
+        return self.layout != "Datum_genhead" and 0 < size == len(self.contents.get("images", b""))
+
+    def pictures(self, name: str) -> UInt8[Tensor, "time height width 3"]:
+        """The pictures, RGB.
+
+        Raises:
+            MediaError: if there are none, or they cannot be decoded; the record is called ``name``.
+        """
+        if "images" not in self.contents:
+            raise MediaError(f"{name} holds no image")
+        if self.raw:
+            return _raw(self.contents["images"], self.num, self.height, self.width)
+        return decode_image(self.contents["images"], f"the image in {name}")[None]
+
+    def segmentations(self, name: str) -> UInt8[Tensor, "time height width 3"]:
+        """The masks of the foreground, white; in files of one channel that is repeated.
+
+        The channels of an encoded mask are in OpenCV's order, as the authors read it: other than those of the image.
+
+        Raises:
+            MediaError: if there are none, or they cannot be decoded; the record is called ``name``.
+        """
+        content = self.contents.get("segs")
+        if not content:
+            raise MediaError(f"{name} holds no segmentation: write the set again with one")
+        if not self.raw:
+            return decode_image(content, f"the segmentation in {name}").flip(-1)[None].contiguous()
+        if len(content) * 3 not in (len(self.contents["images"]), len(self.contents["images"]) * 3):
+            raise MediaError(f"the segmentations in {name} are of another size than its {self.num} pictures")
+        return _raw(content, self.num, self.height, self.width)
+
+    def numbers(self, key: str) -> np.ndarray:
+        """A field of little-endian float32 numbers, an equal count for each picture: [num, count].
+
+        Raises:
+            ValueError: if it cannot be shared out like that.
+        """
+        content = self.contents.get(key, b"")
+        if self.num < 1 or len(content) % (4 * self.num):
+            raise ValueError(f"{len(content)} bytes")
+        return np.frombuffer(content, "<f4").reshape(self.num, len(content) // 4 // self.num).astype(np.float32)
+
+
+def _raw(content: bytes, num: int, height: int, width: int) -> UInt8[Tensor, "time height width 3"]:
+    frames = torch.from_numpy(np.frombuffer(content, np.uint8).copy()).view(num, height, width, -1)
+    return frames.expand(-1, -1, -1, 3).contiguous()
+
+
+@functools.lru_cache(maxsize=1)
+def _message_classes() -> dict[str, Any]:
+    """Protobuf's classes for :data:`LAYOUTS`."""
+    descriptions = import_extra("google.protobuf.descriptor_pb2", "lmdb")
+    pools = import_extra("google.protobuf.descriptor_pool", "lmdb")
+    factory = import_extra("google.protobuf.message_factory", "lmdb")
+    kinds = descriptions.FieldDescriptorProto
+    file = descriptions.FileDescriptorProto(name="portrait_records.proto", package="portraitzoo", syntax="proto2")
+    for name, fields in LAYOUTS.items():
+        message = file.message_type.add(name=name)
+        for number, key in enumerate(fields, start=1):
+            kind = kinds.TYPE_INT32 if key in (*_SIZES, "num") else kinds.TYPE_BYTES
+            message.field.add(name=key, number=number, type=kind, label=kinds.LABEL_OPTIONAL)
+    pool = pools.DescriptorPool()
+    pool.Add(file)
+    return {name: factory.GetMessageClass(pool.FindMessageTypeByName(f"portraitzoo.{name}")) for name in LAYOUTS}

@@ -41,6 +41,18 @@ def test_a_mistyped_verb_is_suggested(capsys: pytest.CaptureFixture[str]) -> Non
     assert "zoo sample" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("portrait4d-v2-vfhq512", "use zoo animate or zoo mesh"), ("i3d-videogpt", "`zoo list` tells which models can")],
+)
+def test_a_model_that_cannot_do_it_is_not_downloaded_first(
+    name: str, told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("portraitzoo.hub.loading.load", lambda *_, **__: pytest.fail("it was loaded"))
+    assert main(["sample", name]) == 1
+    assert capsys.readouterr().err == f"zoo: {name} cannot sample: {told}\n"
+
+
 def test_an_unknown_entry_is_one_line_with_a_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", "pv3d-tinny"]) == 1
     complaint = capsys.readouterr().err

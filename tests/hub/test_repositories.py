@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from loopback import COMMIT, Fault, Repository
 
 import portraitzoo as pz
 from portraitzoo.errors import CheckpointError, WeightsUnavailableError
+from portraitzoo.hub import repositories
 from portraitzoo.hub.download import fetch
 from portraitzoo.hub.folders import read_config
 
@@ -148,6 +150,16 @@ def test_a_gated_repository(repo, entry, monkeypatch):
     repo.gated = True
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     with pytest.raises(WeightsUnavailableError, match=r"is gated: accept its terms at http://.*/someone/toy, then log"):
+        fetch(entry(FOREIGN))
+
+
+def test_without_a_name_server_nothing_is_tried(repo, entry, monkeypatch):
+    def unknown(*_):
+        raise socket.gaierror("Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    monkeypatch.setattr(repositories, "hf_hub_download", lambda *_, **__: pytest.fail("a download was tried"))
+    with pytest.raises(WeightsUnavailableError, match=r"http://127.0.0.1:\d+ cannot be reached: check the connection"):
         fetch(entry(FOREIGN))
 
 

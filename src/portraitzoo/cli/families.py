@@ -11,6 +11,10 @@ from portraitzoo.errors import ZooError
 from portraitzoo.hub.index import list_models
 
 
+VERBS = ("sample", "animate", "mesh")
+"""What users do with models."""
+
+
 def model_class(path: str) -> type:
     """Class at a dotted path of the index."""
     module, _, name = path.rpartition(".")
@@ -31,6 +35,23 @@ def add_family_options(
         if method is not None:
             group = parser.add_argument_group(f"options of {family}")
             add_options(group, method, skip=skip, rename=rename, required=False)
+
+
+def check_verb(name: str, verb: str) -> None:
+    """Find out whether an entry's model has method ``verb``, before its weights are downloaded.
+
+    Args:
+        name: of an entry; folders and checkpoints tell when they are loaded.
+        verb: name of the method.
+
+    Raises:
+        ZooError: if it has not; the message names what it has instead.
+    """
+    entry = next((entry for entry in list_models() if entry.name == name), None)
+    if entry is not None and entry.cls and not hasattr(cls := model_class(entry.cls), verb):
+        instead = [other for other in VERBS if hasattr(cls, other)]
+        hint = f"use zoo {' or zoo '.join(instead)}" if instead else "`zoo list` tells which models can"
+        raise ZooError(f"{name} cannot {verb}: {hint}")
 
 
 def options_for(model: object, verb: str, namespace: argparse.Namespace, own: Collection[str]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from portraitzoo.cli.device import add_device_options, load_model
-from portraitzoo.cli.families import add_family_options, options_for
+from portraitzoo.cli.families import add_family_options, check_verb, options_for
 from portraitzoo.cli.options import parser
 
 OWN = ("name", "out", "device", "dtype", "json")
@@ -22,6 +22,7 @@ def mesh(arguments: list[str]) -> None:
     add_family_options(options, "mesh")
     chosen = options.parse_args(arguments)
 
+    check_verb(chosen.name, "mesh")
     model = load_model(chosen)
     surface = model.mesh(**options_for(model, "mesh", chosen, OWN))
     written = surface.save(chosen.out or Path(f"{Path(chosen.name).stem}.glb"))

@@ -12,10 +12,10 @@ from torch import nn
 
 from portraitzoo.cli.cameras import camera_tracks
 from portraitzoo.cli.device import add_device_options, load_model
-from portraitzoo.cli.families import add_family_options, options_for
+from portraitzoo.cli.families import add_family_options, check_verb, options_for
 from portraitzoo.cli.options import add_options, given, parser, whole_numbers
 from portraitzoo.cli.progress import progress
-from portraitzoo.media.clip import Clip
+from portraitzoo.cli.saving import save_clip
 from portraitzoo.rendering.camera_files import load_cameras
 
 RENAMED = {"num_frames": "frames"}
@@ -52,6 +52,7 @@ def sample(arguments: list[str]) -> None:
         options.error("--trajectories and --motion-seeds go with --grid")
     if chosen.cameras is not None and hasattr(chosen, "trajectory"):
         options.error("give --cameras or --trajectory, not both")
+    check_verb(chosen.name, "multiview" if chosen.multiview else "sample")
     if chosen.seeds is None:
         _one(chosen)
     else:
@@ -78,20 +79,12 @@ def _one(chosen: argparse.Namespace) -> None:
     started = time.perf_counter()
     with progress("frames", keywords.get("num_frames", 16)) as advance:
         clip = model.sample(**keywords, on_frame=advance)
-    files = _saved(clip, out)
+    files = save_clip(clip, out)
     seconds = time.perf_counter() - started
     if chosen.json:
         print(json.dumps({"files": [str(file) for file in files], "frames": len(clip), "seconds": round(seconds, 3)}))
     else:
         print(f"{', '.join(map(str, files))}: {len(clip)} frames in {seconds:.1f} s")
-
-
-def _saved(clip: Clip, out: Path) -> list[Path]:
-    """Save a clip; where the format has no room for its maps, each becomes a picture of its own beside it."""
-    files = [clip.save(out)]
-    if out.suffix in (".mp4", ".png"):
-        files += [clip.picture_of(name).save(out.with_stem(f"{out.stem}-{name}")) for name in clip.maps]
-    return files
 
 
 def _many(chosen: argparse.Namespace, bulk: dict[str, Any]) -> None:

@@ -1,9 +1,12 @@
 """Files of Hugging Face repositories: through huggingface_hub and its cache, checked, with errors that teach."""
 
+import socket
+import urllib.request
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from huggingface_hub import constants, hf_hub_download, is_offline_mode
+from huggingface_hub import constants, hf_hub_download, is_offline_mode, try_to_load_from_cache
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -18,6 +21,7 @@ from huggingface_hub.utils import tqdm
 from portraitzoo.errors import CheckpointError, WeightsUnavailableError, ZooError
 from portraitzoo.hub.transfer import Progress, check
 
+UNREACHABLE = "{} cannot be reached: check the connection, the proxy or HF_ENDPOINT"
 _SHA256_DIGITS = 64
 
 
@@ -49,6 +53,10 @@ def hub_file(
         ZooError: if the cache cannot be written.
     """
     where = f"{repo}/{filename}"
+    # Without a name server huggingface_hub tries six times, for half a minute.
+    cached = try_to_load_from_cache(repo, filename, revision=revision)
+    if not isinstance(cached, str) and not is_offline_mode() and not _has_address(constants.ENDPOINT):
+        raise WeightsUnavailableError(f"{where} cannot be downloaded: {UNREACHABLE.format(constants.ENDPOINT)}")
     try:
         path = Path(
             hf_hub_download(
@@ -95,7 +103,18 @@ def _reason(error: BaseException) -> str:
         if status == 429:
             return "the Hub asks to slow down (status 429): try again later"
         return f"the Hub fails (status {status}): try again later"
-    return f"{constants.ENDPOINT} cannot be reached: check the connection, the proxy or HF_ENDPOINT"
+    return UNREACHABLE.format(constants.ENDPOINT)
+
+
+def _has_address(url: str) -> bool:
+    """Whether the host of a URL has an address, or a proxy looks for it."""
+    parts = urlsplit(url)
+    if urllib.request.getproxies():
+        return True
+    try:
+        return bool(socket.getaddrinfo(parts.hostname, parts.port or parts.scheme))
+    except OSError:
+        return False
 
 
 def _verify(path: Path, where: str, size: int | None, sha256: str | None) -> None:

@@ -35,12 +35,17 @@ SMALL = GenHeadConfig(
 )
 
 
+def toy_head() -> FlameHead:
+    """The made-up head."""
+    return FlameHead.from_arrays(toy_arrays())
+
+
 def small_model(seed: int = 0, density: float = 3.0) -> GenHead:
     """Random weights that show something: neither an empty nor an opaque volume."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = GenHead(SMALL).eval().requires_grad_(False)
-        model.generator.head.load_state_dict(FlameHead.from_arrays(toy_arrays()).state_dict())
+        model.generator.head.load_state_dict(toy_head().state_dict())
         decoder = model.generator.decoder.output
         decoder.weight[0].normal_(std=6)
         decoder.bias[0] = density

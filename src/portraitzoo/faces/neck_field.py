@@ -34,11 +34,13 @@ class NeckField:
         fine: offset x, y, z and squared distance to the head on a grid of 24^3.
         coarse: smoothed offsets on a grid of 8^3, for points far away.
         side: of the cube of the grids.
+        straight: whether no neck is turned, so that points stay where they are.
     """
 
     fine: Float[Tensor, "batch 4 24 24 24"]
     coarse: Float[Tensor, "batch 3 8 8 8"]
     side: float
+    straight: bool = False
 
     @classmethod
     @torch.no_grad()
@@ -50,6 +52,11 @@ class NeckField:
             parameters: heads; the field is zero for straight necks.
             side: of the cube around the origin where points move.
         """
+        if not parameters.pose[:, :3].any():
+            grids = [
+                parameters.pose.new_zeros(len(parameters), *shape) for shape in ((4, *[FINE] * 3), (3, *[COARSE] * 3))
+            ]
+            return cls(grids[0], grids[1], side, straight=True)
         if len(parameters) > 1 and parameters.pose.device.type == "cpu":
             # How a product is rounded depends on the size of the batch and on where a row lies in memory.
             rows = zip(*(value.split(1) for value in parameters), strict=True)
@@ -66,6 +73,8 @@ class NeckField:
     @torch.no_grad()
     def __call__(self, points: Float[Tensor, "batch points 3"]) -> Float[Tensor, "batch points 3"]:
         """Where points are when the neck is straight; no gradients."""
+        if self.straight:
+            return points
         fine = interpolate_cells(self.fine, points, self.side)
         coarse = interpolate_cells(self.coarse, points, self.side)
         offset, distance = fine[..., :3], fine[..., 3:]
@@ -74,7 +83,7 @@ class NeckField:
 
     def __getitem__(self, index: slice) -> NeckField:
         """Part of the batch."""
-        return NeckField(self.fine[index], self.coarse[index], self.side)
+        return NeckField(self.fine[index], self.coarse[index], self.side, self.straight)
 
 
 def surface_offsets(

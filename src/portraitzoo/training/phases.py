@@ -135,6 +135,10 @@ class PhasedTraining(LightningModule):
         """Buffers that move with the samples of this device; they are averaged over the devices."""
         raise TypeError(f"{type(self).__name__} does not say which of its buffers move")
 
+    def judging(self) -> bool:
+        """Whether the discriminators take part in this update; before they do they rest."""
+        return True
+
     def record(self) -> dict[str, Any]:
         """Plain values that a checkpoint tells beside the sizes of the networks."""
         return {}
@@ -167,10 +171,11 @@ class PhasedTraining(LightningModule):
                 self._phase("generator", generator, self.generator_main, batch, counts=True)
                 if update % self.generator_interval == 0:
                     self._phase("generator_regulariser", generator, self.generator_regulariser, batch)
-            with training_only(judges, networks):
-                self._phase("discriminator", discriminators, self.discriminator_main, batch)
-                if update % self.discriminator_interval == 0:
-                    self._phase("discriminator_regulariser", discriminators, self.discriminator_regulariser, batch)
+            if self.judging():
+                with training_only(judges, networks):
+                    self._phase("discriminator", discriminators, self.discriminator_main, batch)
+                    if update % self.discriminator_interval == 0:
+                        self._phase("discriminator_regulariser", discriminators, self.discriminator_regulariser, batch)
         self._average_over_devices(self.moving_averages())
         self._finish_update(schedule, len(batch.position) * self.trainer.world_size)
 
@@ -270,6 +275,7 @@ def starting_sizes(
     network: Sizes | None,
     discriminator: JudgeSizes | None,
     kinds: tuple[type[Sizes], type[JudgeSizes]],
+    judge: str = "image_discriminator",
 ) -> tuple[Sizes, JudgeSizes]:
     """Sizes of the networks of a run: as given, else those of what it starts from, else the family's own.
 
@@ -279,6 +285,7 @@ def starting_sizes(
         discriminator: sizes of the discriminators, if given.
         kinds: dataclasses of both. That of the discriminators has a classmethod ``of``, which reads them off an image
             discriminator's tensors, and ``beside``, which makes them fit a generator.
+        judge: name of that discriminator in checkpoints.
 
     Raises:
         CheckpointError: if the tensors to start from are not those of a discriminator.
@@ -288,7 +295,7 @@ def starting_sizes(
     if discriminator is None and start and start.discriminator:
         discriminator = judge_sizes(**start.discriminator)
     if discriminator is None and start:
-        prefix = "image_discriminator."
+        prefix = f"{judge}."
         own = {name.removeprefix(prefix): tensor for name, tensor in start.tensors.items() if name.startswith(prefix)}
         discriminator = judge_sizes.of(own) if own else None  # type: ignore[attr-defined]
     return network, discriminator or judge_sizes.beside(network)  # type: ignore[attr-defined]

@@ -10,7 +10,6 @@ from portraitzoo.cli.options import add_options
 from portraitzoo.errors import ZooError
 from portraitzoo.hub.index import list_models
 
-
 VERBS = ("sample", "animate", "mesh")
 """What users do with models."""
 

@@ -1,12 +1,15 @@
 """A small Portrait4D, a photo and driving frames for the tests, without any reference."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
 from portraitzoo.faces.flame_head import HeadSizes
-from portraitzoo.methods.portrait4d.benchmark import shape_ellipsoid
+from portraitzoo.media.images import write_image
+from portraitzoo.methods.portrait4d.benchmark import driving_frames, portrait, shape_ellipsoid
 from portraitzoo.methods.portrait4d.config import Portrait4DConfig
+from portraitzoo.methods.portrait4d.folders import write_frames
 from portraitzoo.methods.portrait4d.model import Portrait4D
 
 SMALL = Portrait4DConfig(
@@ -50,9 +53,18 @@ def small_model(seed: int = 0, **changes: object) -> Portrait4D:
             if "transformer" in name and name.endswith("weight") and parameter.ndim == 2:
                 parameter.normal_(std=1.5 / parameter.shape[1] ** 0.5)
     with torch.no_grad():
-        decoder = model.reconstructor.decoder.output
+        decoder = model.generator.decoder.output
         decoder.weight[0] *= 4
         decoder.bias[0] = 3
-        model.reconstructor.plane_generator.output.weight *= 8
-    shape_ellipsoid(model.reconstructor.head)
+        model.generator.plane_generator.output.weight *= 8
+    shape_ellipsoid(model.generator.head)
     return model
+
+
+def prepared(folder: Path, model: Portrait4D, names: list[str]) -> Path:
+    """A prepared folder of frames with these names, each with the same picture but for its brightness."""
+    write_frames(folder, driving_frames(model, len(names)), names)
+    (folder / "align_images").mkdir()
+    for number, name in enumerate(names):
+        write_image(folder / "align_images" / f"{name}.png", portrait(model).image // (number + 1))
+    return folder

@@ -66,8 +66,8 @@ def test_a_stream_gives_the_frames_of_the_clip(model, photo, driving):
 
 def test_a_photo_is_looked_at_once(model, photo, driving, monkeypatch):
     calls = []
-    encode = model.reconstructor.global_encoder.forward
-    monkeypatch.setattr(model.reconstructor.global_encoder, "forward", lambda x: calls.append(1) or encode(x))
+    encode = model.generator.global_encoder.forward
+    monkeypatch.setattr(model.generator.global_encoder, "forward", lambda x: calls.append(1) or encode(x))
     animate(model, photo, driving, memory_gb=1e-9)
     assert calls == [1]
 

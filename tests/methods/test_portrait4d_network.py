@@ -11,7 +11,7 @@ from portraitzoo.methods.portrait4d.network import Portrait4DOutput, Reconstruct
 
 @pytest.fixture(scope="module")
 def network() -> Reconstructor:
-    return small_model().reconstructor
+    return small_model().generator
 
 
 def images(count: int) -> torch.Tensor:
@@ -35,7 +35,7 @@ def test_batches_with_gradients_are_frames_without(network):
 
 
 def test_every_weight_learns():
-    network = small_model().reconstructor.requires_grad_(True)
+    network = small_model().generator.requires_grad_(True)
     planes, output = forward(network, images(2))
     loss = output.image.square().mean() + output.opacity.mean() + planes.square().mean()
     loss.backward()

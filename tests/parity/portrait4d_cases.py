@@ -35,7 +35,7 @@ def reconstructor_of(case: reference.Case) -> Reconstructor:
     told = case.manifest["config"] | case.manifest["config"].get("rendering_kwargs", {})
     config = Portrait4DConfig(**converted.config)
     config = replace(config, **{ours: told[theirs] for theirs, ours in UNTOLD.items() if theirs in told})
-    return load(Reconstructor(config), converted.tensors["model"], "reconstructor")
+    return load(Reconstructor(config), converted.tensors["model"], "generator")
 
 
 def load(network: nn.Module, tensors: dict[str, Tensor], prefix: str) -> nn.Module:

@@ -287,8 +287,8 @@ def test_official_pickle_becomes_a_model(tmp_path) -> None:
     assert isinstance(model, Portrait4D) and model.config.static
     assert (model.config.depth_samples, model.config.importance_samples, model.config.box_warp) == (7, 5, 1.25)
     wanted = cases.reconstructor_of(case).state_dict()
-    assert wanted.keys() == model.reconstructor.state_dict().keys()
-    assert all(tensor.equal(wanted[name]) for name, tensor in model.reconstructor.state_dict().items())
+    assert wanted.keys() == model.generator.state_dict().keys()
+    assert all(tensor.equal(wanted[name]) for name, tensor in model.generator.state_dict().items())
 
 
 def test_official_motion_encoder_becomes_a_model(tmp_path) -> None:

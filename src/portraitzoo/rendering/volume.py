@@ -161,7 +161,11 @@ def expected_depth(
     weights: Float[Tensor, "batch rays intervals"], depths: Float[Tensor, "batch rays intervals+1"]
 ) -> Float[Tensor, "batch rays 1"]:
     """Mean depth under the weights; not a number where all weights are zero, see :func:`bounded_depth`."""
-    return composite(weights, depths[..., None]) / weights.sum(dim=-1, keepdim=True)
+    stopped = weights.sum(dim=-1, keepdim=True)
+    seen = stopped > 0
+    # Dividing by 1 where nothing is seen keeps NaN out of the gradients of what is masked later.
+    depth = composite(weights, depths[..., None]) / torch.where(seen, stopped, torch.ones_like(stopped))
+    return torch.where(seen, depth, torch.full_like(depth, float("nan")))
 
 
 def bounded_depth(

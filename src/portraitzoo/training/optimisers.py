@@ -7,7 +7,13 @@ from torch import nn
 
 
 def lazy_adam(
-    parameters: Iterable[nn.Parameter], lr: float, interval: int, beta2: float = 0.99, *, beta1: float = 0.0
+    parameters: Iterable[nn.Parameter],
+    lr: float,
+    interval: int,
+    beta2: float = 0.99,
+    *,
+    beta1: float = 0.0,
+    eps: float = 1e-8,
 ) -> torch.optim.Adam:
     """Adam, by default without momentum, corrected for lazy regularisation (StyleGAN2, appendix B).
 
@@ -20,6 +26,7 @@ def lazy_adam(
         interval: updates per regularisation.
         beta1: decay of the momentum before the correction.
         beta2: decay of the squared gradient before the correction.
+        eps: added to the root of the squared gradient.
     """
     share = interval / (interval + 1)
-    return torch.optim.Adam(parameters, lr=lr * share, betas=(beta1**share, beta2**share), eps=1e-8, fused=True)
+    return torch.optim.Adam(parameters, lr=lr * share, betas=(beta1**share, beta2**share), eps=eps, fused=True)

@@ -30,8 +30,9 @@ from portraitzoo.methods.genhead.network import Generator, GenHeadOutput
 from portraitzoo.rendering.volume import RaySampling
 from portraitzoo.training.adversarial import discriminator_loss, generator_loss
 from portraitzoo.training.blur import blur
+from portraitzoo.training.judged import Judged, r1
 from portraitzoo.training.phases import PhaseLoss
-from portraitzoo.training.regularisers import density_variation, gradient_penalty, ray_distortion
+from portraitzoo.training.regularisers import density_variation, ray_distortion
 
 PERTURBATION = 0.004
 """Distance over which the density regulariser compares densities, in units of the box of the tri-planes."""
@@ -95,22 +96,6 @@ class Stage:
     blur_sigma: float
     swap_probability: float
     render_resolution: int
-
-
-@dataclass(frozen=True)
-class Judged:
-    """What the discriminator judges, real or generated; see :class:`Discriminator`."""
-
-    image: Float[Tensor, "batch 3 height width"]
-    image_raw: Float[Tensor, "batch 3 raw raw"]
-    label: Float[Tensor, "batch 25"]
-    correspondence: Float[Tensor, "batch 3 height width"]
-    segmentation: Float[Tensor, "batch 1 raw raw"]
-
-    def detached(self, *, differentiable: bool = False) -> Judged:
-        """Cut off what made them; with ``differentiable`` the pictures require gradients, for R1."""
-        pictures = ("image", "image_raw", "correspondence", "segmentation")
-        return replace(self, **{name: getattr(self, name).detach().requires_grad_(differentiable) for name in pictures})
 
 
 class Objective:
@@ -209,19 +194,14 @@ class Objective:
 
     def discriminator_regulariser(self, real: Judged, stage: Stage) -> PhaseLoss:
         """R1 on real images as the discriminator sees them (that is, blurred), times its interval."""
-        seen = replace(real, image=blur(real.image, stage.blur_sigma)).detached(differentiable=True)
-        scores = self._scores(seen)
-        penalties = {
-            "image": (self.weights.r1_image, [seen.image, seen.image_raw]),
-            "correspondence": (self.weights.r1_correspondence, [seen.correspondence]),
-            "segmentation": (self.weights.r1_segmentation, [seen.segmentation]),
-        }
-        parts, observed = {}, {"real": scores.detach()}
-        for name, (weight, inputs) in penalties.items():
-            penalty = gradient_penalty(scores, inputs)
-            parts[name] = self.discriminator_interval * weight / 2 * penalty.mean()
-            observed[f"{name}_penalty"] = penalty.detach()
-        return PhaseLoss(parts, observed)
+        return r1(
+            self.discriminator,
+            replace(real, image=blur(real.image, stage.blur_sigma)),
+            image=self.weights.r1_image,
+            correspondence=self.weights.r1_correspondence,
+            segmentation=self.weights.r1_segmentation,
+            interval=self.discriminator_interval,
+        )
 
     def generate(self, draws: Draws, stage: Stage, update_average: bool = False) -> tuple[GenHeadOutput, Judged]:
         """Images, and what the discriminator sees of them."""
@@ -265,11 +245,7 @@ class Objective:
 
     def judge(self, images: Judged, stage: Stage) -> Float[Tensor, "batch 1"]:
         """Scores; the full image is blurred first."""
-        return self._scores(replace(images, image=blur(images.image, stage.blur_sigma)))
-
-    def _scores(self, images: Judged) -> Tensor:
-        maps = (images.correspondence, images.segmentation)
-        return self.discriminator(images.image, images.image_raw, images.label, *maps)
+        return replace(images, image=blur(images.image, stage.blur_sigma)).scores(self.discriminator)
 
     def _correspondence(self, vertices: Tensor, labels: Tensor) -> Tensor:
         with torch.no_grad():

@@ -33,7 +33,7 @@ def official() -> Portrait4D:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = Portrait4D(Portrait4DConfig()).eval().requires_grad_(False)
-    shape_ellipsoid(model.reconstructor.head)
+    shape_ellipsoid(model.generator.head)
     return model
 
 
@@ -69,7 +69,7 @@ def stages(
         batch: driving frames that the stages before ``clip`` work on at once.
         compiled: compile the transformers and the super-resolution.
     """
-    network, config, device = model.reconstructor, model.config, model.device
+    network, config, device = model.generator, model.config, model.device
     resolution = render_resolution or config.render_resolution
     photo, driving = portrait(model), driving_frames(model, batch).to(device)
     image, motion = photo.pixels().to(device), photo.tracked.motion.to(device)
@@ -134,7 +134,7 @@ def stages(
 
 def frame(model: Portrait4D, render_resolution: int | None) -> Float[Tensor, "1 3 height width"]:
     """One frame without any randomness, in a range of 2."""
-    network, photo = model.reconstructor, portrait(model)
+    network, photo = model.generator, portrait(model)
     driving = driving_frames(model, 1).to(model.device)
     dtype = network.w_avg.dtype
     source = network.encode(photo.pixels().to(model.device, dtype), photo.tracked.motion.to(model.device, dtype))

@@ -66,7 +66,7 @@ class Portrait4D(
     def __init__(self, config: Portrait4DConfig) -> None:
         super().__init__()
         self.config = config
-        self.reconstructor = Reconstructor(config)
+        self.generator = Reconstructor(config)
 
     @property
     def device(self) -> torch.device:
@@ -197,7 +197,7 @@ class Portrait4D(
             planes, field = session.space(frame[:1])
 
             def look(points: Tensor) -> tuple[Tensor, Tensor]:
-                return self.reconstructor.field(points[None].to(self.device), planes, field)
+                return self.generator.field(points[None].to(self.device), planes, field)
 
             return extract_mesh(
                 lambda points: look(points)[0][0, :, 0].cpu(),
@@ -244,7 +244,7 @@ class Session:
         self.resolution = render_resolution or config.render_resolution
         self._check_motion(portrait.tracked)
         with torch.inference_mode():
-            self.features: SourceFeatures = model.reconstructor.encode(
+            self.features: SourceFeatures = model.generator.encode(
                 portrait.pixels().to(model.device), portrait.tracked.motion.to(model.device), self.scale
             )
         self._still: Tensor | None = None
@@ -256,7 +256,7 @@ class Session:
             frames: whose motion, expression, jaw, gaze and neck it takes.
             cameras: one for each.
         """
-        network, device = self.model.reconstructor, self.model.device
+        network, device = self.model.generator, self.model.device
         rays = self.resolution**2
         jitter = torch.full((1, 1, 1), MIDDLE, device=device)
         jitter = jitter.expand(len(frames), rays, self.model.config.depth_samples)
@@ -289,7 +289,7 @@ class Session:
     def space(self, frames: Frames) -> tuple[Tensor, NeckField | None]:
         """Tri-planes of the frames, and the field that straightens their necks."""
         self._check_motion(frames)
-        network, device = self.model.reconstructor, self.model.device
+        network, device = self.model.generator, self.model.device
         if self.scale == 0:
             # Nothing of the driving motion counts: the planes are the photo's own.
             if self._still is None:

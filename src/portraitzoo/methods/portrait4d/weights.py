@@ -26,7 +26,7 @@ from portraitzoo.methods.portrait4d.discriminator import Discriminator, Discrimi
 from portraitzoo.methods.portrait4d.network import Reconstructor
 
 MODEL_NETWORK = "G_ema"
-NETWORKS = {"G_ema": "reconstructor", "G": "reconstructor", "D": "discriminator"}
+NETWORKS = {"G_ema": "generator", "G": "generator", "D": "discriminator"}
 """Official name of each network and ours; the averaged reconstructor is the one that animates."""
 
 HEAD = "deformer.flame_deform."

@@ -65,6 +65,16 @@ def test_eyes_blink_briefly() -> None:
     assert runs.max() <= 5  # frames of 40 ms
 
 
+def test_lively_people_open_their_mouths_further_and_blink_more_often() -> None:
+    jaw, blink = LABELS.index("jawOpen"), LABELS.index("eyeBlinkLeft")
+    calm, lively = (
+        torch.stack([perform(np.random.default_rng(seed), LABELS, 250, amount).actions for seed in range(6)])
+        for amount in (1.0, 2.0)
+    )
+    assert lively[..., jaw].mean() > 1.5 * calm[..., jaw].mean()
+    assert lively[..., blink].mean() > 1.2 * calm[..., blink].mean()
+
+
 def test_noise_is_smooth_bounded_and_periodic() -> None:
     points = torch.rand(500, 3, generator=torch.Generator().manual_seed(0)) * 40 - 20
     values = noise(points, 3)

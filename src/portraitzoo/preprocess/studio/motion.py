@@ -41,8 +41,14 @@ class Performance:
     camera: Camera
 
 
-def perform(random: np.random.Generator, labels: tuple[str, ...], num_frames: int, fps: float = 25.0) -> Performance:
-    """A random performance of ``num_frames`` frames."""
+def perform(
+    random: np.random.Generator,
+    labels: tuple[str, ...],
+    num_frames: int,
+    liveliness: float = 1.0,
+    fps: float = 25.0,
+) -> Performance:
+    """A random performance of ``num_frames`` frames; 1 is the ``liveliness`` of a conversation, 2 a stage actor's."""
     seconds = np.arange(num_frames) / fps
     tracks = {label: np.zeros(num_frames) for label in labels}
 
@@ -50,8 +56,8 @@ def perform(random: np.random.Generator, labels: tuple[str, ...], num_frames: in
         for label in (action,) if action in tracks else (action + "Left", action + "Right"):
             tracks[label] += value
 
-    _speak(random, seconds, add)
-    _blink(random, seconds, add)
+    _speak(random, seconds, liveliness, add)
+    _blink(random, seconds, liveliness, add)
     _mood(random, seconds, add)
     _look(random, seconds, add)
     actions = torch.from_numpy(np.stack([tracks[label] for label in labels], axis=1).clip(0, 1).astype(np.float32))
@@ -68,8 +74,8 @@ def wander(random: np.random.Generator, seconds: np.ndarray, frequency: float) -
     return curve / np.sqrt(waves / 2)
 
 
-def _speak(random: np.random.Generator, seconds: np.ndarray, add: _Add) -> None:
-    liveliness = random.uniform(0.55, 1.15)
+def _speak(random: np.random.Generator, seconds: np.ndarray, liveliness: float, add: _Add) -> None:
+    articulation = liveliness * random.uniform(0.55, 1.15)
     rate = random.uniform(3.0, 6.0)
     time = -random.uniform(0, 1 / rate)
     while time < seconds[-1] + 0.3:
@@ -78,7 +84,7 @@ def _speak(random: np.random.Generator, seconds: np.ndarray, add: _Add) -> None:
             time += random.uniform(0.15, 0.4)
             continue
         viseme = _VISEMES[random.integers(len(_VISEMES))]
-        strength = liveliness * random.uniform(0.6, 1.1)
+        strength = articulation * random.uniform(0.6, 1.1)
         # Neighbouring shapes overlap by half, which is how articulation flows from one into the next.
         bump = np.where(np.abs(seconds - time) < length, 0.5 + 0.5 * np.cos(np.pi * (seconds - time) / length), 0.0)
         for action, value in viseme.items():
@@ -88,14 +94,14 @@ def _speak(random: np.random.Generator, seconds: np.ndarray, add: _Add) -> None:
     add("jawRight", 0.06 * wander(random, seconds, 1.5).clip(0))
 
 
-def _blink(random: np.random.Generator, seconds: np.ndarray, add: _Add) -> None:
+def _blink(random: np.random.Generator, seconds: np.ndarray, liveliness: float, add: _Add) -> None:
     time = random.uniform(0.1, 2.2)
     while time < seconds[-1] + 0.2:
         closing, opening = random.uniform(0.05, 0.08), random.uniform(0.08, 0.13)
         since = seconds - time
         lid = np.where(since < 0, 1 + since / closing, 1 - since / opening).clip(0, 1)
         add("eyeBlink", lid * lid * (3 - 2 * lid))
-        time += random.exponential(1.6) + 0.35
+        time += random.exponential(1.6 / liveliness) + 0.35
 
 
 def _mood(random: np.random.Generator, seconds: np.ndarray, add: _Add) -> None:

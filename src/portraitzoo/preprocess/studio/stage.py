@@ -88,14 +88,26 @@ class HeadClip:
     segmentation: Int[Tensor, "time height width"] | None = None
 
 
-def prepare(head: HeadModel, seed: int, index: int, num_frames: int, background: BackgroundKind = "plain") -> Subject:
-    """Clip ``index`` of the studio's session ``seed``: the same whatever else is rendered."""
-    identity = sample_identity(stream(seed, index, "identity"), head)
-    look = sample_appearance(stream(seed, index, "appearance"), identity)
-    style = sample_style(stream(seed, index, "hair"), identity)
+def prepare(
+    head: HeadModel,
+    seed: int,
+    index: int,
+    num_frames: int,
+    background: BackgroundKind = "plain",
+    person: int | None = None,
+    liveliness: float = 1.0,
+) -> Subject:
+    """Clip ``index`` of the studio's session ``seed``: the same whatever else is rendered.
+
+    It shows the person of clip ``person``, its own if None.
+    """
+    person = index if person is None else person
+    identity = sample_identity(stream(seed, person, "identity"), head)
+    look = sample_appearance(stream(seed, person, "appearance"), identity)
+    style = sample_style(stream(seed, person, "hair"), identity)
     light = sample_light(stream(seed, index, "light"))
     wall = sample_wall(stream(seed, index, "wall"), background)
-    performance = perform(stream(seed, index, "motion"), head.action_labels, num_frames)
+    performance = perform(stream(seed, index, "motion"), head.action_labels, num_frames, liveliness)
     neutral = head.neutral(identity.phenotype, identity.local_changes)
     scale, shift = place(neutral, head)
     world = neutral * scale + shift

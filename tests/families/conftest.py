@@ -36,7 +36,6 @@ def tiny(request, tmp_path_factory):
             index = {"family": entry.family, "entries": {entry.name: fields}}
             (folder / "index" / f"{entry.family}.yaml").write_text(yaml.safe_dump(index))
             patch.setenv("PORTRAITZOO_INDEX", str(folder / "index"))
-        clips = folder / "clips"
-        clips.mkdir()
-        family.write_training_set(family.fresh(), clips)
+        (folder / "clips").mkdir()
+        clips = family.write_training_set(family.fresh(), folder / "clips")
         yield Tiny(entry.name, entry, family, clips, folder)

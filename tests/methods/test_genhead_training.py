@@ -18,6 +18,7 @@ from training_runs import trainer, weights_of
 import portraitzoo as pz
 from portraitzoo.cli.recipes import fit
 from portraitzoo.errors import CheckpointError, MediaError, ZooError
+from portraitzoo.faces.flame_head import FlameHead
 from portraitzoo.faces.flame_parameters import SIZES
 from portraitzoo.hub.publishing import publish
 from portraitzoo.media.portrait_lmdb import PortraitRecord, write_portraits
@@ -211,12 +212,18 @@ def test_generated_heads_are_those_of_other_photos_and_have_straight_necks(photo
     assert not heads.pose[:, :3].any() and heads.pose[:, 3:].any()
 
 
-def test_what_it_starts_from_has_to_fit(run, start, tmp_path):
+def test_what_it_starts_from_has_to_fit(run):
     root, *_ = run
-    with pytest.raises(ZooError, match="leave `head` out"):
-        GenHeadTraining(init_from=str(start), head="small")
     with pytest.raises(CheckpointError, match="does not fit"):
         GenHeadTraining(network=replace(NETWORK, channel_max=4), init_from=str(root))
+
+
+def test_another_head_than_that_of_the_weights_is_refused(start, monkeypatch):
+    monkeypatch.setattr("portraitzoo.methods.genhead.training.load_flame", toy_head)
+    assert module(start, head="flame").config.head == NETWORK.head
+    monkeypatch.setattr("portraitzoo.methods.genhead.training.load_flame", lambda: FlameHead(NETWORK.head))
+    with pytest.raises(ZooError, match="another head"):
+        module(start, head="flame")
 
 
 def test_without_flames_files_one_line_tells_where_to_get_them(monkeypatch, tmp_path):

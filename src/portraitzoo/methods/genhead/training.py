@@ -72,8 +72,8 @@ class GenHeadTraining(PhasedTraining):
         discriminator: sizes of the discriminator; None takes those of ``init_from``, else the generator's.
         init_from: what to start from: an entry of the index, a folder in our format, or a run's checkpoint. The
             generator starts from the averaged weights unless the raw ones are there too; so does the discriminator.
-        head: the parametric head: ``flame`` (from FLAME's files), or the free head, ``full`` or ``small``. None takes
-            that of ``init_from``, whose weights know no other, else ``flame``.
+        head: the parametric head: ``flame`` (from FLAME's files), or the free head, ``full`` or ``small``. Weights to
+            start from bring theirs along and know no other; None takes that, else ``flame``.
         losses: weights of the losses.
         schedules: fades of blur and condition swapping, and the render resolution.
         generator_lr: Adam's learning rate of the generator, before the scaling for lazy regularisation.
@@ -90,7 +90,7 @@ class GenHeadTraining(PhasedTraining):
 
     Raises:
         CheckpointError: if ``init_from`` does not fit ``network`` or ``discriminator``.
-        ZooError: if ``init_from`` is unknown, ``head`` is given beside it, or FLAME's files are missing.
+        ZooError: if ``init_from`` is unknown or has another head than ``head``, or FLAME's files are missing.
     """
 
     FAMILY = "genhead"
@@ -120,8 +120,6 @@ class GenHeadTraining(PhasedTraining):
         start = read_pretrained(init_from, self.FAMILY) if init_from else None
         kinds = GenHeadConfig, DiscriminatorConfig
         sizes, judge_sizes = starting_sizes(start, network, discriminator, kinds, "discriminator")
-        if start and head:
-            raise ZooError(f"{init_from} brings its head along and knows no other: leave `head` out")
         if start:
             sizes = dataclasses.replace(sizes, head=GenHeadConfig(**start.network).head)
             generator = Generator(sizes)
@@ -147,6 +145,8 @@ class GenHeadTraining(PhasedTraining):
         )
         if start:
             load_fitting(self, start)
+            if head and not _same_head(generator.head, load_head(head)):
+                raise ZooError(f"{init_from} brings another head along than {head!r}: leave `head` out")
         if low_precision:
             self._lower_precision(torch.bfloat16 if low_precision == "bf16" else torch.float16)
         self.losses, self.schedules = losses, schedules
@@ -294,3 +294,9 @@ def load_head(source: HeadSource) -> FlameHead:
 def straight_heads(labels: Float[Tensor, "batch 437"]) -> FlameParameters:
     """The heads of labels, their necks straight."""
     return FlameParameters.from_label(labels[:, LABEL_SIZE:]).without_neck()
+
+
+def _same_head(one: FlameHead, other: FlameHead) -> bool:
+    ours, theirs = one.state_dict(), other.state_dict()
+    alike = (value.shape == theirs[name].shape and torch.allclose(value, theirs[name]) for name, value in ours.items())
+    return all(alike)

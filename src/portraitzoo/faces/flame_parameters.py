@@ -13,6 +13,7 @@ from portraitzoo.errors import ZooError
 
 SIZES = {"shape": 300, "expression": 100, "pose": 6, "eye_pose": 6}
 LABEL_SIZE = sum(SIZES.values())
+MOTION_SIZE = 109
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,10 @@ class FlameParameters:
     def label(self) -> Float[Tensor, "batch 412"]:
         """Rows of shape, expression, pose, eye pose."""
         return torch.cat(list(self), dim=1)
+
+    def motion(self) -> Float[Tensor, "batch 109"]:
+        """Rows of expression, jaw and eyes: what Portrait4D may be driven by in place of a motion embedding."""
+        return torch.cat([self.expression, self.pose[:, 3:], self.eye_pose], dim=1)
 
     def __iter__(self) -> Iterator[Tensor]:
         return (getattr(self, item.name) for item in fields(self))

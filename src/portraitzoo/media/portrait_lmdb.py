@@ -186,11 +186,7 @@ def write_clips(parent: str | Path, name: str, resolution: int, records: Iterabl
 
     def messages() -> Iterator[bytes]:
         for index, clip in enumerate(records):
-            called = f"clip {index}"
-            contents = _contents(clip, resolution, called)
-            contents |= {"images": _bytes(clip.images), "segs": _bytes(clip.segmentations)}
-            datum = Datum("Datum_ffhq", resolution, resolution, len(clip.images), contents)
-            yield datum.encode(called)
+            yield clip_message(clip, resolution, f"clip {index}")
 
     return write_set(parent, name, resolution, messages())
 
@@ -210,6 +206,13 @@ def portrait_message(clip: ClipRecord, image: bytes, segmentation: bytes, resolu
     """
     contents = _contents(clip, resolution, name) | {"images": image, "segs": segmentation}
     return Datum("Datum_genhead", resolution, resolution, contents=contents).encode(name)
+
+
+def clip_message(clip: ClipRecord, resolution: int, name: str) -> bytes:
+    """Portrait4D's message of a clip; arguments and errors as of :func:`portrait_message`."""
+    contents = _contents(clip, resolution, name)
+    contents |= {"images": _bytes(clip.images), "segs": _bytes(clip.segmentations)}
+    return Datum("Datum_ffhq", resolution, resolution, len(clip.images), contents).encode(name)
 
 
 def write_set(parent: str | Path, name: str, resolution: int, messages: Iterable[bytes]) -> Path:

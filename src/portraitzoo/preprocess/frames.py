@@ -201,7 +201,7 @@ def _extract(job: _Extraction) -> Path:
             kept = 0
             for index, frame in enumerate(reader.stream()):
                 if index % job.every == 0:
-                    picture = _square(frame.numpy(), job.resolution)
+                    picture = square_crop(frame.numpy(), job.resolution)
                     write_image(temporary / f"{kept:07d}.{job.format}", torch.from_numpy(picture))
                     kept += 1
                 if kept == job.limit:
@@ -209,7 +209,8 @@ def _extract(job: _Extraction) -> Path:
     return job.folder
 
 
-def _square(frame: UInt8[np.ndarray, "height width 3"], resolution: int) -> UInt8[np.ndarray, "side side 3"]:
+def square_crop(frame: UInt8[np.ndarray, "height width 3"], resolution: int) -> UInt8[np.ndarray, "side side 3"]:
+    """The square in the middle of a picture, resized to ``resolution`` (area average where it shrinks)."""
     height, width, _ = frame.shape
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2

@@ -7,17 +7,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from portrait4d_faces import SMALL, small_model
+from portrait4d_faces import SMALL, prepared, small_model
 
 import portraitzoo as pz
-from portraitzoo.cli.main import main
 from portraitzoo.errors import ZooError
 from portraitzoo.faces.motion_embedding import MotionEncoder
 from portraitzoo.media.images import write_image
 from portraitzoo.methods.portrait4d.benchmark import driving_frames, frame, original, portrait, stages
 from portraitzoo.methods.portrait4d.config import Portrait4DConfig
+from portraitzoo.methods.portrait4d.folders import read_frames, read_portrait
 from portraitzoo.methods.portrait4d.model import Portrait4D
-from portraitzoo.methods.portrait4d.prepared import Frames, Portrait, read_frames, read_portrait, write_frames
+from portraitzoo.methods.portrait4d.prepared import Frames, Portrait
 from portraitzoo.rendering.cameras import Camera
 
 
@@ -56,12 +56,6 @@ def test_bytes_do_not_depend_on_the_batch(model, photo, driving):
     assert seen == [1, 2, 3]
     assert together.frames.equal(alone.frames) and together.maps["depth"].equal(alone.maps["depth"])
     assert together.frames[1:2].equal(animate(model, photo, driving[1:2]))
-
-
-def test_a_stream_gives_the_frames_of_the_clip(model, photo, driving):
-    with model.session(photo) as session:
-        stream = torch.stack(list(session.steps(driving[i : i + 1] for i in range(3))))
-    assert stream.equal(animate(model, photo, driving))
 
 
 def test_a_photo_is_looked_at_once(model, photo, driving, monkeypatch):
@@ -146,29 +140,8 @@ def test_speed_of_the_original_is_known_at_the_published_size():
     assert original(published, "clip", 16, 64) is None
 
 
-def prepared(folder: Path, model: Portrait4D) -> Path:
-    """A prepared folder with one photo and two frames."""
-    photo = portrait(model)
-    write_frames(folder, driving_frames(model, 2), ["a", "b"])
-    (folder / "align_images").mkdir()
-    for name in ("a", "b"):
-        write_image(folder / "align_images" / f"{name}.png", photo.image)
-    return folder
-
-
-def test_mesh_from_the_command_line(model, tmp_path, capsys):
-    model.save_pretrained(tmp_path / "model")
-    folder = prepared(tmp_path / "me", model)
-    arguments = ["mesh", str(tmp_path / "model"), "--device", "cpu", "--out", str(tmp_path / "me.ply")]
-    options = ["--resolution", "12", "--level", "3"]
-    assert main([*arguments, *options, "--source", str(folder), "--driving", str(folder)]) == 0
-    assert (tmp_path / "me.ply").stat().st_size > 100
-    assert main([*arguments, *options]) == 1
-    assert "Portrait4D needs the option --source to mesh" in capsys.readouterr().err
-
-
 def test_prepared_folders(model, tmp_path):
-    folder = prepared(tmp_path / "me", model)
+    folder = prepared(tmp_path / "me", model, ["a", "b"])
     frames = read_frames(folder)
     assert len(frames) == 2
     torch.testing.assert_close(frames.labels(), driving_frames(model, 2).labels())
@@ -177,7 +150,7 @@ def test_prepared_folders(model, tmp_path):
 
 
 def test_simplified_parameters(model, tmp_path):
-    folder = prepared(tmp_path / "me", model)
+    folder = prepared(tmp_path / "me", model, ["a", "b"])
     expected = animate(model, folder, folder)
     (folder / "flame_optim_params").rename(folder / "bfm2flame_params_simplified")
     with pytest.raises(ZooError, match="flame_optim_params"):
@@ -186,7 +159,7 @@ def test_simplified_parameters(model, tmp_path):
 
 
 def test_motion_embedded_on_the_way(model, tmp_path):
-    folder = prepared(tmp_path / "me", model)
+    folder = prepared(tmp_path / "me", model, ["a", "b"])
     (folder / "motion_feats" / "b.npy").unlink()
     with pytest.raises(ZooError, match=r"no motion embedding of b \(motion_feats/b.npy\)"):
         read_frames(folder)
@@ -245,8 +218,8 @@ def spoil_parameters(folder: Path) -> None:
     [
         (spoil_labels, r"a.npy holds float64 \[25\], not \[437\] numbers"),
         (spoil_array, "a.npy: it is no array of numbers"),
-        (spoil_numbers, "motion embedding of frame 0 holds NaN"),
-        (spoil_head, "shape holds NaN or infinite"),
+        (spoil_numbers, "motion_feats/a.npy holds NaN"),
+        (spoil_head, "flame_optim_params/a.npy holds NaN or infinite"),
         (spoil_length, "different lengths"),
         (spoil_all_lengths, "have 7 numbers, the network wants 20"),
         (spoil_picture, "no picture align_images/a"),
@@ -256,7 +229,7 @@ def spoil_parameters(folder: Path) -> None:
     ids=lambda value: value.__name__ if callable(value) else "",
 )
 def test_bad_folders(model, tmp_path, spoil, told):
-    folder = prepared(tmp_path / "me", model)
+    folder = prepared(tmp_path / "me", model, ["a", "b"])
     spoil(folder)
     with pytest.raises(ZooError, match=told) as caught:
         model.animate(folder, folder)

@@ -26,6 +26,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "info": ("entries:info", "everything the index knows about one entry"),
     "download": ("entries:download", "fetch weights now, to use them offline later"),
     "sample": ("sample:sample", "generate clips: mp4, PNG frames, contact sheet or npz"),
+    "animate": ("animate:animate", "move a photo as a driving video does"),
     "mesh": ("mesh:mesh", "export one head as a mesh: glb, ply or obj"),
     "preprocess": ("preprocess:preprocess", "make a training set (synthetic heads, frames of videos, archives)"),
     "fit": ("recipes:fit", "train or fine-tune from a recipe (LightningCLI)"),

@@ -1,44 +1,35 @@
 """Portrait4D as its users meet it: a photo and driving frames in, clips and meshes out."""
 
-import math
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Generator, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from huggingface_hub import PyTorchModelHubMixin
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from portraitzoo.errors import ZooError
-from portraitzoo.faces.flame_parameters import FlameParameters
-from portraitzoo.faces.neck_field import NeckField
 from portraitzoo.media.clip import Clip
-from portraitzoo.media.images import to_uint8
-from portraitzoo.methods.portrait4d.cameras import around_head, frontal
+from portraitzoo.media.images import to_uint8, write_image
 from portraitzoo.methods.portrait4d.config import Portrait4DConfig
-from portraitzoo.methods.portrait4d.network import Portrait4DOutput, Reconstructor, SourceFeatures
-from portraitzoo.methods.portrait4d.prepared import (
-    Frames,
+from portraitzoo.methods.portrait4d.folders import (
     LabelKind,
-    Portrait,
-    read_frames,
+    OnBadFrame,
+    PreparedFolder,
+    check_on_bad_frame,
     read_portrait,
-    without_turn,
 )
+from portraitzoo.methods.portrait4d.network import Portrait4DOutput, Reconstructor
+from portraitzoo.methods.portrait4d.prepared import Frames, Portrait, without_turn
+from portraitzoo.methods.portrait4d.session import SURFACE_LEVEL, Background, Session
+from portraitzoo.methods.portrait4d.views import view
 from portraitzoo.rendering.cameras import Camera
-from portraitzoo.rendering.surfaces import Mesh, extract_mesh
-from portraitzoo.rendering.volume import RaySampling, bounded_depth
+from portraitzoo.rendering.surfaces import Mesh
+from portraitzoo.rendering.volume import bounded_depth
 
 MAPS = ("raw", "depth", "opacity")
-PROGRAMS = ("driving", "front", "orbit")
-Background = Literal["keep", "white", "none"]
-ORBIT_YAW, ORBIT_PITCH, ORBIT_RADIUS = 0.35, 0.25, 4.2
-PIVOT = (0.0, 0.0, 0.09)
-SURFACE_LEVEL = 25.0
-MIDDLE = 0.5  # of its interval, where training has a coarse sample on average
 
 
 class Portrait4D(
@@ -81,11 +72,14 @@ class Portrait4D(
         trajectory: str | Camera = "driving",
         neck: bool = True,
         background: Background = "keep",
+        grid: bool = False,
         motion_scale: float | None = None,
         parameters: LabelKind = "fitted",
+        on_bad_frame: OnBadFrame = "stop",
         render_resolution: int | None = None,
         maps: Collection[str] = (),
         fps: float = 25.0,
+        shapes: str | Path | None = None,
         memory_gb: float = 4.0,
         on_frame: Callable[[int], None] | None = None,
     ) -> Clip:
@@ -95,46 +89,49 @@ class Portrait4D(
         whatever ``memory_gb``.
 
         Args:
-            source: photo, or a prepared folder, whose first photo is taken.
+            source: photo, a prepared folder, whose first photo is taken, or a picture in its ``align_images``.
             driving: tracked frames, or a prepared folder.
             trajectory: ``driving``: the head turns as in the frames; ``front``: it is seen from the front; ``orbit``:
                 the camera circles around it; or cameras of batch shape [time] (or one), which see a straight neck.
             neck: with ``driving``, whether the neck turns before a fixed camera (the shoulders stay), or the camera
                 moves.
             background: ``keep`` that of the photo, or a ``white`` one, or ``none`` (black).
+            grid: photo, result and driving picture side by side in each frame.
             motion_scale: factor of what motions contribute; None for 1, or 0 of a static network.
             parameters: which head parameters of prepared folders: ``fitted`` to each picture, or ``simplified``.
+            on_bad_frame: what to do where a driving frame is missing or damaged: ``stop`` with an error, ``skip`` it,
+                or ``repeat`` the one before.
             render_resolution: side of the volume-rendered image; None takes the configuration's.
             maps: extra outputs per frame: ``raw`` (the image before super-resolution), ``depth`` (distance along the
                 ray), ``opacity``.
             fps: frame rate that the clip is labelled with.
+            shapes: folder that gets the surface of each frame as ``NUMBER.ply`` (see :meth:`mesh`); None for none.
             memory_gb: how much memory a batch of frames may take beside the weights.
             on_frame: called after each batch with the number of frames finished.
 
         Raises:
-            ZooError: for files that are missing or damaged, photos of another size than the network's, an unknown
-                trajectory, map or background, or cameras of another number than the frames.
+            ZooError: for files that are missing or damaged, photos or driving pictures of another size than the
+                network's, an unknown trajectory, map or background, or cameras of another number than the frames.
         """
-        _check(background, maps)
-        frames = driving if isinstance(driving, Frames) else read_frames(driving, parameters=parameters)
-        if trajectory == "driving":
-            cameras = _cameras(frontal(frames.camera.intrinsics) if neck else frames.camera, len(frames))
-            frames = frames if neck else without_turn(frames)
-        else:
-            cameras = self._cameras(trajectory, frames)
-            frames = without_turn(frames)
-        size = max(1, int(memory_gb * 2**30 // (4 * 3 * self.config.widest_activation())))
+        unknown = sorted(set(maps) - set(MAPS))
+        if unknown:
+            raise ZooError(f"unknown map {unknown[0]!r}: choose from {', '.join(MAPS)}")
+        drive = self._drive(driving, parameters, on_bad_frame)
+        frames, cameras = view(drive.frames, trajectory, neck)
+        options = {"motion_scale": motion_scale, "render_resolution": render_resolution, "background": background}
         batches: list[dict[str, Tensor]] = []
-        with self.session(
-            source, motion_scale=motion_scale, parameters=parameters, render_resolution=render_resolution
-        ) as session:
-            for start in range(0, len(frames), size):
-                rows = slice(start, min(start + size, len(frames)))
-                output = session.render(frames[rows], cameras[rows])
-                values = {"frames": _finished(output, background), **_maps(output, maps)}
-                batches.append({name: value.cpu() for name, value in values.items()})
-                if on_frame is not None:
-                    on_frame(rows.stop)
+        with self.session(source, parameters=parameters, **options) as session:  # type: ignore[arg-type]
+            rendering = _render(session, frames, cameras, maps, self._batch(memory_gb), shapes is not None)
+            with closing(rendering):
+                for rows, values, surfaces in rendering:
+                    if grid:
+                        beside = [drive.picture(row) for row in range(rows.start, rows.stop)]
+                        values["frames"] = _beside(session.portrait, values["frames"], torch.stack(beside))
+                    for row, surface in enumerate(surfaces, rows.start):
+                        _save_surface(surface, Path(shapes or "."), row)
+                    batches.append(values)
+                    if on_frame is not None:
+                        on_frame(rows.stop)
         merged = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
         info: dict[str, object] = {
             "family": "portrait4d",
@@ -144,6 +141,70 @@ class Portrait4D(
         }
         return Clip(frames=merged.pop("frames"), fps=fps, cameras=cameras, maps=merged, info=info)
 
+    def animate_all(
+        self,
+        source: str | Path,
+        driving: str | Path,
+        out: str | Path,
+        *,
+        trajectory: str | Camera = "driving",
+        neck: bool = True,
+        background: Background = "keep",
+        motion_scale: float | None = None,
+        parameters: LabelKind = "fitted",
+        on_bad_frame: OnBadFrame = "stop",
+        render_resolution: int | None = None,
+        shape: bool = False,
+        memory_gb: float = 4.0,
+        on_frame: Callable[[int], None] | None = None,
+    ) -> list[Path]:
+        """Every photo with every driving picture, as the authors' program does it.
+
+        Writes ``out/PHOTO/NUMBER.jpg``: photo, result and driving picture side by side; the number is the driving
+        picture's place in its folder.
+
+        Args:
+            source: prepared folder of photos.
+            driving: prepared folder of driving pictures.
+            out: folder to write to.
+            trajectory: as in :meth:`animate`.
+            neck: as in :meth:`animate`.
+            background: as in :meth:`animate`.
+            motion_scale: as in :meth:`animate`.
+            parameters: as in :meth:`animate`.
+            on_bad_frame: as in :meth:`animate`; a repeated frame is left out too.
+            render_resolution: as in :meth:`animate`.
+            shape: also write the surfaces, as ``out/PHOTO/shapes/NUMBER.ply``, in world axes.
+            memory_gb: as in :meth:`animate`.
+            on_frame: called after each batch with the number of pictures written.
+
+        Returns:
+            The pictures.
+
+        Raises:
+            ZooError: as :meth:`animate`.
+        """
+        photos = PreparedFolder(source, parameters=parameters, side=self.config.image_resolution)
+        drive = self._drive(driving, parameters, "skip" if on_bad_frame == "repeat" else on_bad_frame)
+        frames, cameras = view(drive.frames, trajectory, neck)
+        options = {"motion_scale": motion_scale, "render_resolution": render_resolution, "background": background}
+        written: list[Path] = []
+        for name in photos.names:
+            with self.session(photos.portrait(name), **options) as session:  # type: ignore[arg-type]
+                rendering = _render(session, frames, cameras, (), self._batch(memory_gb), shape)
+                with closing(rendering):
+                    for rows, values, surfaces in rendering:
+                        for row, image in enumerate(values["frames"], rows.start):
+                            place = Path(out) / name / f"{drive.places[row]:05d}.jpg"
+                            place.parent.mkdir(parents=True, exist_ok=True)
+                            sheet = _beside(session.portrait, image[None], drive.picture(row)[None])[0]
+                            written.append(write_image(place, sheet))
+                        for row, surface in enumerate(surfaces, rows.start):
+                            _save_surface(surface, Path(out) / name / "shapes", drive.places[row])
+                        if on_frame is not None:
+                            on_frame(len(written))
+        return written
+
     @contextmanager
     def session(
         self,
@@ -152,37 +213,59 @@ class Portrait4D(
         motion_scale: float | None = None,
         parameters: LabelKind = "fitted",
         render_resolution: int | None = None,
-    ) -> "Iterator[Session]":
+        background: Background = "keep",
+        on_bad_frame: OnBadFrame = "stop",
+    ) -> Iterator[Session]:
         """A photo that waits for driving frames; it is looked at once.
 
         Args:
-            source: photo, or a prepared folder, whose first photo is taken.
+            source: as in :meth:`animate`.
             motion_scale: as in :meth:`animate`.
             parameters: as in :meth:`animate`.
             render_resolution: as in :meth:`animate`.
+            background: as in :meth:`animate`.
+            on_bad_frame: as in :meth:`animate`.
 
         Raises:
             ZooError: as :meth:`animate`.
+
+        Example:
+            >>> with model.session("me/", on_bad_frame="repeat") as session:  # doctest: +SKIP
+            ...     for frame in session.steps(PreparedFolder("clip/").attempts()):
+            ...         show(frame)
         """
         portrait = source if isinstance(source, Portrait) else read_portrait(source, parameters=parameters)
-        yield Session(self, portrait, motion_scale, render_resolution)
+        session = Session(
+            self.generator,
+            portrait,
+            motion_scale=motion_scale,
+            render_resolution=render_resolution,
+            background=background,
+            on_bad_frame=on_bad_frame,
+        )
+        with closing(session):
+            yield session
 
     def mesh(
         self,
         source: str | Path | Portrait,
         driving: str | Path | Frames | None = None,
         *,
+        neck: bool = True,
         motion_scale: float | None = None,
+        parameters: LabelKind = "fitted",
         resolution: int = 128,
         level: float = SURFACE_LEVEL,
     ) -> Mesh:
         """Surface of the head, by marching cubes over the density, coloured per vertex.
 
         Args:
-            source: photo, or a prepared folder, whose first photo is taken.
+            source: as in :meth:`animate`.
             driving: frames, or a prepared folder, of which the first gives expression and turn of the neck; None for
                 the photo's own expression, looking ahead.
+            neck: whether the neck turns as that frame's.
             motion_scale: factor of what motions contribute; None for 1, or 0 of a static network.
+            parameters: as in :meth:`animate`.
             resolution: samples along each side of the volume.
             level: raw density (before softplus) of the surface; the authors take 25.
 
@@ -190,154 +273,69 @@ class Portrait4D(
             ZooError: as :meth:`animate`, or if no surface of that level exists; the message gives the range of
                 densities.
         """
-        with self.session(source, motion_scale=motion_scale) as session, torch.inference_mode():
-            frame = without_turn(session.portrait.tracked)
-            if driving is not None:
-                frame = driving if isinstance(driving, Frames) else read_frames(driving)
-            planes, field = session.space(frame[:1])
+        with self.session(source, motion_scale=motion_scale, parameters=parameters) as session:
+            if driving is None:
+                frame = without_turn(session.portrait.tracked)
+            else:
+                frame = driving if isinstance(driving, Frames) else self._folder(driving, parameters).first()
+                frame = frame if neck else without_turn(frame)
+            return session.surface(*session.space(frame[:1]), resolution=resolution, level=level)
 
-            def look(points: Tensor) -> tuple[Tensor, Tensor]:
-                return self.generator.field(points[None].to(self.device), planes, field)
+    def _folder(self, path: str | Path, parameters: LabelKind) -> PreparedFolder:
+        return PreparedFolder(path, parameters=parameters, side=self.config.image_resolution)
 
-            return extract_mesh(
-                lambda points: look(points)[0][0, :, 0].cpu(),
-                side=self.config.box_warp,
-                resolution=resolution,
-                level=level,
-                color=lambda points: look(points)[1][0, :, :3].clamp(0, 1).cpu(),
-            )
+    def _drive(self, driving: str | Path | Frames, parameters: LabelKind, on_bad_frame: OnBadFrame) -> "_Drive":
+        check_on_bad_frame(on_bad_frame)
+        if isinstance(driving, Frames):
+            return _Drive(driving, list(range(len(driving))), None)
+        folder = self._folder(driving, parameters)
+        folder.check_size()
+        places, frames = folder.read(on_bad_frame)
+        return _Drive(frames, places, folder)
 
-    def _cameras(self, choice: str | Camera, frames: Frames) -> Camera:
-        if isinstance(choice, Camera):
-            return _cameras(choice, len(frames))
-        intrinsics = frames.camera.intrinsics
-        if choice == "front":
-            return frontal(intrinsics)
-        if choice == "orbit":
-            return Camera(orbit(len(frames)).cam2world, intrinsics)
-        raise ZooError(f"unknown trajectory {choice!r}: choose one of {', '.join(PROGRAMS)}")
+    def _batch(self, memory_gb: float) -> int:
+        """Frames that may be rendered at once."""
+        return max(1, int(memory_gb * 2**30 // (4 * 3 * self.config.widest_activation())))
 
 
-class Session:
-    """A photo whose features are known, and the network that moves it. Memory does not grow with the frames.
+@dataclass(frozen=True)
+class _Drive:
+    """Driving frames, and where they come from."""
 
-    Args:
-        model: the network.
-        portrait: the photo.
-        motion_scale: as in :meth:`Portrait4D.animate`.
-        render_resolution: as in :meth:`Portrait4D.animate`.
+    frames: Frames
+    places: list[int]
+    folder: PreparedFolder | None
 
-    Raises:
-        ZooError: if the photo is of another size than the network's, or its motion embedding of another length.
-    """
-
-    def __init__(
-        self, model: Portrait4D, portrait: Portrait, motion_scale: float | None, render_resolution: int | None
-    ) -> None:
-        self.model, self.portrait = model, portrait
-        config = model.config
-        side = config.image_resolution
-        if tuple(portrait.image.shape) != (side, side, 3):
-            height, width = portrait.image.shape[:2]
-            raise ZooError(f"the photo has {width} x {height} pixels, the network wants {side} squared: align it first")
-        self.scale = (0.0 if config.static else 1.0) if motion_scale is None else motion_scale
-        self.resolution = render_resolution or config.render_resolution
-        self._check_motion(portrait.tracked)
-        with torch.inference_mode():
-            self.features: SourceFeatures = model.generator.encode(
-                portrait.pixels().to(model.device), portrait.tracked.motion.to(model.device), self.scale
-            )
-        self._still: Tensor | None = None
-
-    def render(self, frames: Frames, cameras: Camera) -> Portrait4DOutput:
-        """Frames of the photo.
-
-        Args:
-            frames: whose motion, expression, jaw, gaze and neck it takes.
-            cameras: one for each.
-        """
-        network, device = self.model.generator, self.model.device
-        rays = self.resolution**2
-        jitter = torch.full((1, 1, 1), MIDDLE, device=device)
-        jitter = jitter.expand(len(frames), rays, self.model.config.depth_samples)
-        with torch.inference_mode():
-            planes, field = self.space(frames)
-            return network.render(
-                planes,
-                self.features,
-                cameras.to(device),
-                field,
-                render_resolution=self.resolution,
-                sampling=RaySampling(jitter),
-            )
-
-    def step(self, frame: Frames, camera: Camera | None = None) -> Tensor:
-        """One finished frame, uint8 [height, width, 3] on the CPU.
-
-        Args:
-            frame: one driving frame.
-            camera: that sees it; None for the one straight in front.
-        """
-        camera = frontal(frame.camera.intrinsics) if camera is None else _cameras(camera, 1)
-        return to_uint8(self.render(frame, camera).image)[0].cpu()
-
-    def steps(self, frames: Iterable[Frames]) -> Iterator[Tensor]:
-        """Finished frames of driving frames as they come, however many."""
-        for frame in frames:
-            yield self.step(frame)
-
-    def space(self, frames: Frames) -> tuple[Tensor, NeckField | None]:
-        """Tri-planes of the frames, and the field that straightens their necks."""
-        self._check_motion(frames)
-        network, device = self.model.generator, self.model.device
-        if self.scale == 0:
-            # Nothing of the driving motion counts: the planes are the photo's own.
-            if self._still is None:
-                self._still = network.planes(self.features, frames.motion[:1].to(device), 0.0)
-            planes = self._still.expand(len(frames), *self._still.shape[1:])
-        else:
-            planes = network.planes(self.features, frames.motion.to(device), self.scale)
-        shape = self.portrait.tracked.head.shape.expand(len(frames), -1)
-        head = FlameParameters(shape, frames.head.expression, frames.head.pose, frames.head.eye_pose)
-        return planes, network.neck_field(head.to(device))
-
-    def _check_motion(self, frames: Frames) -> None:
-        wanted = self.model.config.motion_dim
-        if frames.motion.shape[1] != wanted:
-            raise ZooError(f"the motion embeddings have {frames.motion.shape[1]} numbers, the network wants {wanted}")
+    def picture(self, row: int) -> UInt8[Tensor, "height width 3"]:
+        if self.folder is None:
+            raise ZooError("a grid shows the driving pictures: give their prepared folder")
+        return self.folder.picture(self.folder.names[self.places[row]])
 
 
-def orbit(num_frames: int) -> Camera:
-    """One turn on an ellipse around the frontal view: yaw by sine, pitch by cosine."""
-    phase = 2 * math.pi * torch.arange(num_frames) / num_frames
-    pivot = torch.tensor(PIVOT).expand(num_frames, 3)
-    radius = torch.full((num_frames,), ORBIT_RADIUS)
-    return around_head(ORBIT_YAW * phase.sin(), ORBIT_PITCH * phase.cos(), torch.zeros(num_frames), pivot, radius)
+def _render(
+    session: Session, frames: Frames, cameras: Camera, maps: Collection[str], size: int, shapes: bool
+) -> Generator[tuple[slice, dict[str, Tensor], list[Mesh]]]:
+    """For batches of frames: which ones, the finished ones and their maps on the CPU, and their surfaces."""
+    for start in range(0, len(frames), size):
+        rows = slice(start, min(start + size, len(frames)))
+        planes, field = session.space(frames[rows])
+        output = session.render_space(planes, field, cameras[rows])
+        values = {"frames": session.finish(output), **_maps(output, maps)}
+        surfaces = []
+        for row in (slice(row, row + 1) for row in range(len(planes) if shapes else 0)):
+            surfaces.append(session.surface(planes[row], None if field is None else field[row]))
+        yield rows, {name: value.cpu() for name, value in values.items()}, surfaces
 
 
-def _cameras(camera: Camera, count: int) -> Camera:
-    if not camera.shape:
-        return camera.expand(count)
-    if tuple(camera.shape) != (count,):
-        raise ZooError(f"{count} frames need {count} cameras (or one), not {list(camera.shape)}")
-    return camera
+def _beside(
+    portrait: Portrait, frames: UInt8[Tensor, "time height width 3"], driving: UInt8[Tensor, "time height width 3"]
+) -> UInt8[Tensor, "time height 3*width 3"]:
+    return torch.cat([portrait.image.expand_as(frames), frames, driving], dim=2)
 
 
-def _check(background: str, maps: Collection[str]) -> None:
-    if background not in ("keep", "white", "none"):
-        raise ZooError(f"unknown background {background!r}: choose keep, white or none")
-    unknown = sorted(set(maps) - set(MAPS))
-    if unknown:
-        raise ZooError(f"unknown map {unknown[0]!r}: choose from {', '.join(MAPS)}")
-
-
-def _finished(output: Portrait4DOutput, background: Background) -> Tensor:
-    image = output.image
-    if background != "keep":
-        # The super-resolution knows no other background: it is exchanged behind it.
-        share = F.interpolate(output.opacity, image.shape[-2:], mode="bilinear", align_corners=False).clamp(0, 1)
-        image = image * share + (1 - share) * (1.0 if background == "white" else -1.0)
-    return to_uint8(image)
+def _save_surface(surface: Mesh, folder: Path, number: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    surface.save(folder / f"{number:05d}.ply")
 
 
 def _maps(output: Portrait4DOutput, maps: Collection[str]) -> dict[str, Float[Tensor, "time ..."]]:

@@ -1,0 +1,279 @@
+"""Prepared faces on disk, as the authors' preprocessing lays them out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from portraitzoo.errors import MediaError, ZooError
+from portraitzoo.faces.motion_embedding import MotionEncoder, crop_face
+from portraitzoo.media.arrays import DAMAGE, read_array
+from portraitzoo.media.images import from_uint8, list_images, read_image
+from portraitzoo.methods.portrait4d.prepared import FRAME_LABEL, Frames, Portrait
+
+IMAGES, LANDMARKS, MOTIONS = "align_images", "3dldmks_align", "motion_feats"
+LABELS = {"fitted": "flame_optim_params", "simplified": "bfm2flame_params_simplified"}
+"""Folders of head parameters: fitted to each picture, or converted from another head model's (no gaze)."""
+
+LabelKind = Literal["fitted", "simplified"]
+OnBadFrame = Literal["stop", "skip", "repeat"]
+ON_BAD_FRAME = ("stop", "skip", "repeat")
+
+
+class PreparedFolder:
+    """Pictures of one face and what was found out about them, read when asked for.
+
+    Files of one picture share a name: ``align_images/NAME.png`` (or .jpg); head parameters, 437 numbers:
+    ``flame_optim_params/NAME.npy`` or ``bfm2flame_params_simplified/NAME.npy``; ``motion_feats/NAME.npy``, or else
+    ``3dldmks_align/NAME.npy`` to find the motion with. Pictures are needed only where they are looked at.
+
+    Args:
+        path: the folder.
+        parameters: which of the head parameters.
+        encoder: embeds the motion of pictures without ``motion_feats``.
+        side: that pictures must have, in pixels; None takes any.
+
+    Attributes:
+        names: of all pictures in order, those included that lack something: of a numbered folder that holds at least
+            half of the numbers between its first and its last one, the others too.
+
+    Raises:
+        ZooError: if there is no such folder, or no head parameters in it.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        parameters: LabelKind = "fitted",
+        encoder: MotionEncoder | None = None,
+        side: int | None = None,
+    ) -> None:
+        self.path, self.encoder, self.side = Path(path), encoder, side
+        if parameters not in LABELS:
+            raise ZooError(f"unknown head parameters {parameters!r}: choose {' or '.join(LABELS)}")
+        if not self.path.is_dir():
+            raise ZooError(f"there is no folder {self.path}")
+        self.labels = self.path / LABELS[parameters]
+        if not any(self.labels.glob("*.npy")):
+            raise ZooError(f"there are no head parameters ({self.labels.name}/*.npy) in {self.path}: prepare it first")
+        images = self.path / IMAGES
+        self._pictures = {path.stem: path for path in list_images(images)} if images.is_dir() else {}
+        arrays = {path.stem for folder in (self.labels, self.path / MOTIONS) for path in folder.glob("*.npy")}
+        self.names = _with_gaps(arrays | self._pictures.keys())
+
+    def __len__(self) -> int:
+        """Number of pictures, those included that lack something."""
+        return len(self.names)
+
+    def frame(self, name: str) -> Frames:
+        """What is known of one picture.
+
+        Raises:
+            ZooError: if something is missing or damaged, or holds NaN; the message names it.
+        """
+        label = self._numbers(self.labels.name, name, "head parameters", (FRAME_LABEL,))
+        if (self.path / MOTIONS / f"{name}.npy").is_file() or self.encoder is None:
+            motion = self._numbers(MOTIONS, name, "motion embedding", (-1,))
+        else:
+            motion = self._embedded(self.encoder, name)
+        return Frames.from_labels(label[None], motion[None])
+
+    def first(self) -> Frames:
+        """What is known of the first picture.
+
+        Raises:
+            ZooError: as :meth:`frame`.
+        """
+        return self.frame(self.names[0])
+
+    def check_size(self) -> None:
+        """Refuse pictures of another size, judging by the first.
+
+        Raises:
+            ZooError: as :meth:`picture`.
+        """
+        if self._pictures:
+            self.picture(min(self._pictures))
+
+    def attempts(self) -> Iterator[Frames | ZooError]:
+        """Every frame in order, or why there is none; the stream that a session takes."""
+        for name in self.names:
+            try:
+                yield self.frame(name)
+            except ZooError as error:
+                yield error
+
+    def read(self, on_bad_frame: OnBadFrame = "stop") -> tuple[list[int], Frames]:
+        """All frames.
+
+        Args:
+            on_bad_frame: what to do where one is missing or damaged: ``stop`` with an error, ``skip`` it, or
+                ``repeat`` the last good one (frames before the first good one are left out).
+
+        Returns:
+            For each frame its place in ``names``, and the frames.
+
+        Raises:
+            ZooError: as :meth:`frame`; or if no frame is good.
+        """
+        check_on_bad_frame(on_bad_frame)
+        places: list[int] = []
+        frames: list[Frames] = []
+        problem = ""
+        for place, found in enumerate(self.attempts()):
+            if isinstance(found, Frames):
+                places.append(place)
+                frames.append(found)
+                continue
+            problem = str(found)
+            if on_bad_frame == "stop":
+                raise ZooError(f"{problem} (or go on without it: on-bad-frame skip or repeat)") from found
+            if on_bad_frame == "repeat" and frames:
+                places.append(places[-1])
+                frames.append(frames[-1])
+        if not frames:
+            raise ZooError(f"{self.path} has no good frame; of the last one: {problem}")
+        return places, Frames.cat(frames)
+
+    def picture(self, name: str) -> UInt8[Tensor, "height width 3"]:
+        """One of the pictures, without its alpha channel.
+
+        Raises:
+            ZooError: if it is missing, damaged or of another size.
+        """
+        if name not in self._pictures:
+            raise MediaError(f"there is no picture {IMAGES}/{name} in {self.path}")
+        image = read_image(self._pictures[name])
+        height, width, _ = image.shape
+        if self.side is not None and (height, width) != (self.side, self.side):
+            raise ZooError(
+                f"{self._pictures[name]} has {width} x {height} pixels, the network wants {self.side} x {self.side}: "
+                "align it first"
+            )
+        return image
+
+    def portrait(self, name: str) -> Portrait:
+        """One of the pictures as the photo to animate.
+
+        Raises:
+            ZooError: as :meth:`frame` and :meth:`picture`.
+        """
+        return Portrait(self.picture(name), self.frame(name))
+
+    @torch.no_grad()
+    def _embedded(self, encoder: MotionEncoder, name: str) -> Float[Tensor, " motion_dim"]:
+        landmarks = self._numbers(LANDMARKS, name, "landmarks", (-1, -1))[None, :, :2]
+        device = next(encoder.parameters()).device
+        image = from_uint8(self.picture(name)[None]).to(device)
+        return encoder(crop_face(image, landmarks.to(device)))[0].cpu()
+
+    def _numbers(self, part: str, name: str, what: str, shape: tuple[int, ...]) -> Tensor:
+        path = self.path / part / f"{name}.npy"
+        if not path.is_file():
+            raise ZooError(f"{self.path} has no {what} of {name} ({part}/{name}.npy): prepare it first")
+        try:
+            array = read_array(path)
+        except DAMAGE as error:
+            raise MediaError(f"cannot read {path}: it is no array of numbers") from error
+        array = np.asarray(array).reshape(-1) if len(shape) == 1 else np.asarray(array)
+        fits = array.ndim == len(shape) and all(w in (-1, size) for w, size in zip(shape, array.shape, strict=True))
+        if array.dtype.kind not in "fiu" or not fits:
+            raise MediaError(f"{path} holds {array.dtype} {list(array.shape)}, not {list(shape)} numbers (-1: any)")
+        if not np.isfinite(array).all():
+            raise ZooError(f"{path} holds NaN or infinite numbers: prepare it again")
+        return torch.from_numpy(array.astype(np.float32))
+
+
+def read_frames(
+    folder: str | Path,
+    *,
+    parameters: LabelKind = "fitted",
+    encoder: MotionEncoder | None = None,
+    on_bad_frame: OnBadFrame = "stop",
+) -> Frames:
+    """Tracked frames of a prepared folder, in the order of their names.
+
+    Args:
+        folder: laid out as :class:`PreparedFolder` says.
+        parameters: which of the head parameters.
+        encoder: embeds the motion of frames without ``motion_feats``.
+        on_bad_frame: as in :meth:`PreparedFolder.read`.
+
+    Raises:
+        ZooError: if the folder lacks something; the message names it.
+    """
+    return PreparedFolder(folder, parameters=parameters, encoder=encoder).read(on_bad_frame)[1]
+
+
+def read_portrait(
+    place: str | Path,
+    name: str | None = None,
+    *,
+    parameters: LabelKind = "fitted",
+    encoder: MotionEncoder | None = None,
+) -> Portrait:
+    """A photo of a prepared folder.
+
+    Args:
+        place: the folder, laid out as :class:`PreparedFolder` says; or a picture in its ``align_images``.
+        name: of the photo without suffix; None for the first, or for the picture named.
+        parameters: which of the head parameters.
+        encoder: embeds the motion of a photo without ``motion_feats``.
+
+    Raises:
+        ZooError: if the folder lacks something; the message names it.
+    """
+    place = Path(place)
+    if place.is_file():
+        if place.parent.name != IMAGES:
+            raise ZooError(
+                f"there are no head parameters of {place}: prepare it first, then give the prepared folder or a "
+                f"picture in its {IMAGES}"
+            )
+        place, name = place.parent.parent, place.stem
+    folder = PreparedFolder(place, parameters=parameters, encoder=encoder)
+    return folder.portrait(folder.names[0] if name is None else name)
+
+
+def write_frames(folder: str | Path, frames: Frames, names: list[str] | None = None) -> Path:
+    """Write frames as :func:`read_frames` reads them, as fitted parameters.
+
+    Args:
+        folder: to write to.
+        frames: tracked frames.
+        names: of the files, without suffix; numbers where None.
+    """
+    folder, labels = Path(folder), frames.labels()
+    for part, rows in ((LABELS["fitted"], labels), (MOTIONS, frames.motion)):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+        for index, row in enumerate(rows):
+            name = names[index] if names else f"{index:05d}"
+            np.save(folder / part / f"{name}.npy", row.cpu().numpy().astype(np.float32))
+    return folder
+
+
+def check_on_bad_frame(choice: str) -> None:
+    """Refuse what is none of the ways to treat a bad frame.
+
+    Raises:
+        ZooError: then.
+    """
+    if choice not in ON_BAD_FRAME:
+        raise ZooError(f"unknown treatment of bad frames {choice!r}: choose {', '.join(ON_BAD_FRAME)}")
+
+
+def _with_gaps(names: set[str]) -> list[str]:
+    """The names in order, with the numbers that a video's frames lack."""
+    if len({len(name) for name in names}) == 1 and all(name.isascii() and name.isdigit() for name in names):
+        first, last, width = int(min(names)), int(max(names)), len(next(iter(names)))
+        # Pictures out of a large collection are numbered too, but nearly all of its numbers are elsewhere.
+        if last - first < 2 * len(names):
+            return [f"{number:0{width}d}" for number in range(first, last + 1)]
+    return sorted(names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -10,11 +11,14 @@ from pathlib import Path
 from portraitzoo.cli.options import add_options, given, parser
 from portraitzoo.cli.progress import stages
 from portraitzoo.preprocess.frames import archive_frames, extract_frames, read_speed
+from portraitzoo.preprocess.portrait_sets import Packed, pack_ffhq, pack_vfhq
 from portraitzoo.preprocess.synthetic import synthesise
 
-WRITERS: dict[str, tuple[Callable[..., Path], str, str]] = {
+WRITERS: dict[str, tuple[Callable[..., Path | Packed], str, str]] = {
     "synthetic": (synthesise, "clips", "clips of random talking heads with known cameras (extra synthetic)"),
     "frames": (extract_frames, "videos", "videos to folders of frames, cropped and resized (threedvidgen)"),
+    "ffhq": (pack_ffhq, "photos", "prepared photos to the LMDB that GenHead trains on (extra lmdb)"),
+    "vfhq": (pack_vfhq, "clips", "prepared clips to the LMDB that Portrait4D-v2 trains on (extra lmdb)"),
     "archive": (archive_frames, "frames", "folders of frames to one .zip that loads fast (threedvidgen)"),
 }
 """What is made: the function, what it counts, and what it does."""
@@ -38,7 +42,10 @@ def preprocess(arguments: list[str]) -> None:
     if chosen.kind in WRITERS:
         function, counted, _ = WRITERS[chosen.kind]
         with stages() as report:
-            print(function(**keywords, progress=partial(report, counted)))
+            made = function(**keywords, progress=partial(report, counted))
+        print(made)
+        if isinstance(made, Packed) and made.left_out:
+            print(made.omissions(), file=sys.stderr)
         return
     rows = [{"data": path, "images_per_second": read_speed(path, **keywords)} for path in chosen.data.split(",")]
     if chosen.json:

@@ -35,17 +35,20 @@ _BELOW_CENTRE = 0.08  # of the neck joint, across the axis of the camera
 _MOMENTS = 30  # frames of a performance, of one of which a photo is taken
 
 
-def photo_session(random: np.random.Generator, labels: tuple[str, ...], photos: int) -> Performance:
+def photo_session(
+    random: np.random.Generator, labels: tuple[str, ...], photos: int, liveliness: float = 1.0
+) -> Performance:
     """Poses for photos: each a moment of a performance of its own, seen from its own side.
 
     Args:
         random: draws the performances.
         labels: of the facial actions.
         photos: how many.
+        liveliness: of the faces, see :func:`~portraitzoo.preprocess.studio.motion.perform`.
     """
     moments = []
     for _ in range(photos):
-        performance = perform(random, labels, _MOMENTS)
+        performance = perform(random, labels, _MOMENTS, liveliness)
         moment = int(random.integers(_MOMENTS))
         moments.append((performance.actions[moment], performance.camera[moment]))
     actions, cameras = zip(*moments, strict=True)

@@ -48,6 +48,11 @@ class Packed:
     def __str__(self) -> str:
         return str(self.path)
 
+    def omissions(self) -> str:
+        """What was left out, for people."""
+        whole = f", {self.clips_left_out} clips as a whole" if self.clips_left_out else ""
+        return f"{self.left_out} pictures were left out because files of theirs are missing{whole}"
+
 
 def pack_ffhq(
     data: str | Path,
@@ -220,14 +225,13 @@ def _read_repeats(path: Path) -> Mapping[int, int]:
         raise MediaError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise MediaError(f"{path} is no JSON file: it says how often each photo is repeated") from error
-    entries = enumerate(content) if isinstance(content, list) else getattr(content, "items", tuple)()
+    entries = dict(enumerate(content)) if isinstance(content, list) else content
     repeats = {}
-    for key, count in entries:
+    for key, count in entries.items() if isinstance(entries, dict) else ():
         number = re.fullmatch(r"(?:.*/)?(\d{1,6})(?:\.\w+)?", str(key))
         if number is None or type(count) is not int or not 0 <= count <= 1000:
-            raise MediaError(
-                f"{path} should say by number how often each photo is repeated, not {key!r}: {count!r}"[:300]
-            )
+            wrong = f"{key!r}: {count!r}"[:80]
+            raise MediaError(f"{path} should say by number how often each photo is repeated, not {wrong}")
         repeats[int(number[1])] = count
     if not repeats:
         raise MediaError(f"{path} says nothing about photos: expected a JSON object of their numbers and counts")

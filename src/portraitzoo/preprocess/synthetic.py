@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from portraitzoo.errors import ZooError
 from portraitzoo.faces.anny import load_head
+from portraitzoo.faces.free_head import load_free_head
 from portraitzoo.files import replacing
 from portraitzoo.media.images import write_image
+from portraitzoo.media.portrait_lmdb import ClipRecord
 from portraitzoo.media.video import write_video
+from portraitzoo.preprocess.portrait_heads import photo_session, take_portraits
+from portraitzoo.preprocess.portrait_sets import pack_ffhq, pack_vfhq
+from portraitzoo.preprocess.prepared_folders import write_prepared
 from portraitzoo.preprocess.sessions import claim, run_jobs
+from portraitzoo.preprocess.studio.noise import stream
 from portraitzoo.preprocess.studio.scenery import BackgroundKind
 from portraitzoo.preprocess.studio.stage import HeadClip, prepare, render
 
@@ -48,8 +54,12 @@ def synthesise(
         out: folder. For ``pv3d``, ``official`` is the VoxCeleb layout (``voxceleb.list``, ``recrop_faces/NAME.mp4``,
             ``smoothed_camera2world/NAME.json``: frame name and 25-float camera label of each frame); ``plain`` has
             ``NAME.mp4`` and ``NAME.json`` side by side. For ``threedvidgen``, ``official`` is
-            ``heads/NAME/FRAME.png``.
-        family: whose data set: ``pv3d`` or ``threedvidgen``.
+            ``heads/NAME/FRAME.png``. For ``genhead`` and ``portrait4d`` the clips lie in ``prepared/NAME`` as
+            prepared faces, and the LMDB folder ``heads_<resolution>_<photos>`` or
+            ``heads_sub<frames>_<resolution>_<clips>`` is made of them, with all parameters in ``heads_all_*.npy``;
+            labels hold parameters of the free head, and the motion numbers are its expression, jaw and eyes.
+        family: whose data set: ``pv3d``, ``threedvidgen``, ``genhead`` (photos: a clip is a person's, its frames
+            differ in expression and pose) or ``portrait4d`` (clips of talking heads).
         clips: number of clips.
         seed: session of the studio.
         resolution: side of the pictures in pixels, even.
@@ -57,12 +67,13 @@ def synthesise(
         workers: processes.
         layout: ``official``, or for pv3d also ``plain``.
         background: ``plain`` (one colour), ``gradient``, ``textured`` or ``mixed``.
-        people: how many there are, each in as many clips as the others; None takes another one for every clip.
+        people: how many there are, each in as many clips as the others; None takes another one for every clip, for
+            ``portrait4d`` for every two.
         liveliness: of their faces: 1 talks and blinks as in a conversation, 2 as on a stage.
         progress: called with the numbers of finished and of all clips, after each.
 
     Returns:
-        The folder.
+        The folder, for ``genhead`` and ``portrait4d`` that of the LMDB.
 
     Raises:
         ZooError: for impossible numbers or names, a folder that holds a session of other settings, missing packages,
@@ -81,13 +92,12 @@ def synthesise(
     jobs = [(root, format, session, index) for index in missing]
     if min(workers, len(jobs)) > 1:
         load_head()  # before the processes start, so that they do not all build its cache
+        if format.shoot:
+            load_free_head()
     for done, _ in enumerate(run_jobs(_write_clip, jobs, workers), start=kept + 1):
         if progress:
             progress(done, clips)
-    if format is FORMATS["pv3d", "official"]:
-        with replacing(root / "voxceleb.list") as temporary:
-            temporary.write_text("".join(f"{name}.mp4\n" for name in names))
-    return root
+    return format.finish(root, session, names) if format.finish else root
 
 
 def clip_name(seed: int, index: int) -> str:
@@ -155,10 +165,14 @@ class Format:
         paths: files or folders of a clip, from the folder of the data set and the clip's name; if all are there, the
             clip is complete.
         write: writes them, given the data set's folder, the clip's name and the clip.
+        shoot: makes the clip, given the session and its number; :func:`capture` if None.
+        finish: makes of all clips, given the data set's folder, the session and their names, what the user is told.
     """
 
     paths: Callable[[Path, str], tuple[Path, ...]]
-    write: Callable[[Path, str, HeadClip], None]
+    write: Callable[[Path, str, Any], None]
+    shoot: Callable[[Session, int], Any] | None = None
+    finish: Callable[[Path, Session, list[str]], Path] | None = None
 
 
 def _official_paths(root: Path, name: str) -> tuple[Path, ...]:
@@ -197,10 +211,56 @@ def _write_frames(root: Path, name: str, clip: HeadClip) -> None:
             write_image(temporary / f"{index:07d}.png", frame)
 
 
+def _list_videos(root: Path, session: Session, names: list[str]) -> Path:
+    with replacing(root / "voxceleb.list") as temporary:
+        temporary.write_text("".join(f"{name}.mp4\n" for name in names))
+    return root
+
+
+def _prepared_paths(root: Path, name: str) -> tuple[Path, ...]:
+    return (root / "prepared" / name,)
+
+
+def _write_portraits(root: Path, name: str, clip: ClipRecord) -> None:
+    (folder,) = _prepared_paths(root, name)
+    with replacing(folder) as temporary:
+        write_prepared(temporary, clip, [f"{frame:05d}" for frame in range(len(clip.images))])
+
+
+def _shoot_photos(session: Session, index: int) -> ClipRecord:
+    head = load_head()
+    person = index % session.people if session.people else index
+    subject = prepare(head, session.seed, index, 1, session.background, person)
+    random = stream(session.seed, index, "photos")
+    photos = photo_session(random, head.action_labels, session.frames, session.liveliness)
+    return take_portraits(head, load_free_head(), replace(subject, performance=photos), session.resolution, neck=False)
+
+
+def _shoot_takes(session: Session, index: int) -> ClipRecord:
+    head = load_head()
+    person = index % session.people if session.people else index // 2
+    kind, liveliness = session.background, session.liveliness
+    subject = prepare(head, session.seed, index, session.frames, kind, person, liveliness)
+    return take_portraits(head, load_free_head(), subject, session.resolution, neck=True)
+
+
+def _pack_photos(root: Path, session: Session, names: list[str]) -> Path:
+    limit = len(names) * session.frames
+    return pack_ffhq(root / "prepared", root, session.resolution, limit, name="heads").path
+
+
+def _pack_takes(root: Path, session: Session, names: list[str]) -> Path:
+    frames = session.frames
+    name = f"heads_sub{frames}"
+    return pack_vfhq(root / "prepared", root, session.resolution, len(names), frames, name).path
+
+
 FORMATS = {
-    ("pv3d", "official"): Format(_official_paths, _write_official),
+    ("pv3d", "official"): Format(_official_paths, _write_official, finish=_list_videos),
     ("pv3d", "plain"): Format(_plain_paths, _write_plain),
     ("threedvidgen", "official"): Format(_frame_paths, _write_frames),
+    ("genhead", "official"): Format(_prepared_paths, _write_portraits, _shoot_photos, _pack_photos),
+    ("portrait4d", "official"): Format(_prepared_paths, _write_portraits, _shoot_takes, _pack_takes),
 }
 """Formats on disk by family and layout."""
 
@@ -220,5 +280,6 @@ _Job = tuple[Path, Format, Session, int]
 
 def _write_clip(job: _Job) -> int:
     root, format, session, index = job
-    format.write(root, clip_name(session.seed, index), capture(session, index))
+    shoot = format.shoot or capture
+    format.write(root, clip_name(session.seed, index), shoot(session, index))
     return index

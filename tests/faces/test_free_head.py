@@ -83,6 +83,17 @@ def test_the_mouth_opens_with_the_jaw_and_blinks_close_eyes(free: FreeHead, anny
     assert 100 < int(hole[0, 60:110, 40:90].sum()) < 900
 
 
+@pytest.mark.parametrize("size", ["full", "small"])
+def test_open_eyes_show_their_eyeballs(anny: HeadModel, camera: Camera, size: str) -> None:
+    free = load_free_head(size)  # type: ignore[arg-type]
+    shown = []
+    for actions in (acting(anny), acting(anny, eyeBlinkLeft=1.0, eyeBlinkRight=1.0)):
+        vertices = free.head.flame(*free.of_actions(actions))
+        eyes, face = (part_mask(free.head, vertices, camera, 192, part) for part in ("eyes", "face"))
+        shown.append(int((eyes & ~face).sum()))
+    assert shown[0] > 80 > 4 * shown[1]
+
+
 def test_gaze_follows_the_actions(free: FreeHead, anny: HeadModel) -> None:
     still = free.head.flame.landmarks(free.head.flame(*free.of_actions(acting(anny))))[0]
     looking = free.of_actions(acting(anny, eyeLookOutLeft=1.0, eyeLookInRight=1.0))

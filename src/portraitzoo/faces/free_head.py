@@ -33,7 +33,7 @@ from portraitzoo.faces.free_head_fit import FreeHeadFit, fit_free_head, random_p
 from portraitzoo.faces.free_head_small import coarsened
 from portraitzoo.files import replacing
 
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ _LOWEST, _WIDEST = 0.545, 0.13
 _NECK_FADE = (0.565, 0.635)
 COARSE_HEAD, COARSE_EYE = 650, 40
 _MOVING = 528
+_SOCKET_RADIUS, _SOCKET_FRONT = 1.15, 0.3  # in radii of the eyeballs
 _GAZE = ("eyeLookDown", "eyeLookIn", "eyeLookOut", "eyeLookUp")
 
 
@@ -241,7 +242,9 @@ def _parts(
     skin[np.unique(faces[regions == int(Region.SKIN)])] = True
     y, z = place[:, 1] + 0.35 * (place[:, 2] - 0.14), place[:, 2]
     front = skin & ~masks["ears"] & (z > 0.075)
-    face = front & (y > 0.612) & (place[:, 1] < 0.765)
+    # As FLAME's, the face has holes where the eyes are, or what is behind the eyeballs would hide them.
+    face = front & ~_sockets(place, [faces[regions == int(eye)] for eye in (Region.LEFT_EYE, Region.RIGHT_EYE)])
+    face &= (y > 0.612) & (place[:, 1] < 0.765)
     is_eye = np.zeros(len(source), dtype=bool)
     is_eye[eyes] = True
     moving = np.argsort(-motion, kind="stable")[:_MOVING]
@@ -253,6 +256,17 @@ def _parts(
         "eyelids": np.flatnonzero(masks["eyelids"] & skin),
         "dynamic": np.sort(moving),
     }
+
+
+def _sockets(place: np.ndarray, eyeballs: list[np.ndarray]) -> np.ndarray:
+    """Which vertices line the space behind the lids."""
+    found = np.zeros(len(place), dtype=bool)
+    for faces in eyeballs:
+        ball = place[np.unique(faces)]
+        radius = np.ptp(ball, axis=0).mean() / 2
+        offset = place - (ball.min(0) + ball.max(0)) / 2
+        found |= (np.linalg.norm(offset, axis=1) < _SOCKET_RADIUS * radius) & (offset[:, 2] < _SOCKET_FRONT * radius)
+    return found
 
 
 def neighbourhood_tables(

@@ -23,12 +23,12 @@ def test_released_networks_of_pv3d():
 @pytest.mark.parametrize("entry", list_models(), ids=lambda entry: entry.name)
 def test_every_entry_is_complete(entry):
     assert entry.licence_url.startswith("https://")
-    assert entry.task in ("generate", "animate", "render", "features", "statistics")
-    assert (entry.cls is None) == (entry.task == "statistics")
+    assert entry.task in ("generate", "animate", "render", "features", "statistics", "parameters")
+    assert (entry.cls is None) == (entry.task in ("statistics", "parameters"))
     if entry.cls:
         assert isinstance(dotted(entry.cls), type)
     if not entry.embedded:
-        assert callable(dotted(entry.converter))
+        assert entry.converter is None if entry.origins[0].format == "data" else callable(dotted(entry.converter))
         assert all(origin.kind == "hub" or origin.address.startswith("https://") for origin in entry.origins)
     assert get_entry(entry.name) is entry
 

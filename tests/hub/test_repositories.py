@@ -16,9 +16,9 @@ from huggingface_hub import constants
 from loopback import COMMIT, Fault, Repository
 
 import portraitzoo as pz
-from portraitzoo.errors import CheckpointError, WeightsUnavailableError
+from portraitzoo.errors import CheckpointError, UnknownEntryError, WeightsUnavailableError, ZooError
 from portraitzoo.hub import repositories
-from portraitzoo.hub.download import fetch
+from portraitzoo.hub.download import fetch, fetch_file, import_file
 from portraitzoo.hub.folders import read_config
 
 REPO = "someone/toy"
@@ -60,6 +60,30 @@ def test_ready_made_weights_from_one_commit(repo, hub, entry):
     assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors"}
     assert pz.load("toy-one", device="cpu").layer.weight.sum() == 6
     assert hub.made("HEAD", "model.safetensors")[0].path.startswith(f"/{REPO}/resolve/{COMMIT}/")
+
+
+def test_data_is_used_as_it_is(repo, hub, entry):
+    repo.files["rows.npy"] = b"numbers"
+    rows = entry({**FOREIGN, "filename": "rows.npy", "format": "data"}, cls=None, converter=None, task="parameters")
+    path = fetch_file(rows)
+    assert path.name == "rows.npy" and path.read_bytes() == b"numbers"
+    before = len(hub.made("GET"))
+    assert fetch(rows) == path.parent and fetch_file(rows) == path
+    assert len(hub.made("GET")) == before
+    with pytest.raises(UnknownEntryError, match="toy-one is no network but parameters"):
+        pz.load("toy-one")
+    with pytest.raises(ZooError, match="other is no file of data but weights"):
+        fetch_file(entry(FOREIGN, name="other"))
+
+
+def test_a_file_that_the_user_has_is_not_downloaded(hub, entry, checkpoint, tmp_path):
+    (tmp_path / "mine.bin").write_bytes(checkpoint)
+    (tmp_path / "rows.npy").write_bytes(b"numbers")
+    toy, rows = entry(FOREIGN), entry({**FOREIGN, "format": "data"}, name="rows", converter=None, cls=None)
+    assert import_file(toy, tmp_path / "mine.bin") == fetch(toy)
+    assert import_file(rows, tmp_path / "rows.npy") == fetch(rows)
+    assert fetch_file(rows).read_bytes() == b"numbers"
+    assert hub.requests == []
 
 
 def test_a_token_stays_with_the_hub(repo, hub, entry, monkeypatch):

@@ -14,6 +14,8 @@ import portraitzoo as pz
 from portraitzoo.cli.main import main
 from portraitzoo.errors import ZooError
 from portraitzoo.faces.flame_parameters import FlameParameters
+from portraitzoo.hub.download import import_file
+from portraitzoo.hub.index import get_entry
 from portraitzoo.methods.genhead import benchmark
 from portraitzoo.methods.genhead.cameras import camera_of, frontal, label_of, placed
 from portraitzoo.methods.genhead.composition import PartField
@@ -100,6 +102,19 @@ def test_motions_and_shapes_of_a_file(model, tmp_path: Path):
     heads = FlameParameters(torch.full((1, 300), 0.2), *torch.from_numpy(rows[[1]]).split([100, 6, 6], dim=1))
     clip = model.sample(5, 1, motion="still", **named)
     assert clip.frames.equal(model.sample(model.identity(5, shape=heads.shape), 1, flame=heads).frames)
+
+
+def test_the_authors_sets_by_name(model, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("PORTRAITZOO_CACHE", str(tmp_path / "cache"))
+    for number, (name, width) in enumerate((("ffhq-motions", 112), ("vfhq-motions", 112), ("vfhq-shapes", 325))):
+        np.save(tmp_path / f"{name}.npy", np.full((2, 3, width), 0.01 * (number + 1), np.float32))
+        import_file(get_entry(f"genhead-{name}"), tmp_path / f"{name}.npy")
+    by_name = model.sample(5, 1, motion="still", motions="vfhq", shapes="vfhq")
+    files = {"motions": tmp_path / "vfhq-motions.npy", "shapes": str(tmp_path / "vfhq-shapes.npy")}
+    assert by_name.frames.equal(model.sample(5, 1, motion="still", **files).frames)
+    assert (load_rows("ffhq", 112) == 0.01).all() and len(load_rows(Path("genhead-ffhq-motions"), 112)) == 6
+    with pytest.raises(ZooError, match=r"there are no shapes 'celeba': give a file \(.npy\) or ffhq or vfhq"):
+        model.sample(0, 1, shapes="celeba")
 
 
 @given(st.lists(st.floats(-3, 3, width=32), min_size=16, max_size=16))
@@ -260,7 +275,8 @@ def test_the_original_was_timed_at_the_released_size():
         released = GenHead(GenHeadConfig())
     assert benchmark.original(released, "frame", 1, None) == pytest.approx(26.5, rel=0.01)
     assert benchmark.original(released, "pose", 1, 64) > benchmark.original(released, "frame", 1, 64)
-    assert benchmark.original(released, "clip", 16, None) is None
+    assert benchmark.original(released, "clip", 100, None) == 100 * benchmark.original(released, "pose", 1, None)
+    assert benchmark.original(released, "identity", 16, None) is None
 
 
 def test_the_commands_know_it(model, tmp_path: Path):

@@ -16,7 +16,7 @@ from portraitzoo.hub.transfer import Progress, check, download
 
 
 def fetch(entry: Entry, *, progress: Progress | None = None) -> Path:
-    """The folder of an entry's converted weights: ``model.safetensors``, ``config.json`` and the like.
+    """The folder of an entry's converted weights (``model.safetensors``, ``config.json`` and the like), or of its data.
 
     Embedded weights lie in the package. Others are downloaded, checked, converted and kept on first use; several
     processes may ask at once. A file that is damaged, or not the one that the index describes, stays in no cache.
@@ -36,6 +36,8 @@ def fetch(entry: Entry, *, progress: Progress | None = None) -> Path:
         if not is_model_folder(folder):
             raise WeightsUnavailableError(f"the weights of {entry.name} are missing from this installation ({folder})")
         return folder
+    if entry.origins[0].format == "data":
+        return fetch_file(entry, progress=progress).parent
     if entry.origins[0].format == "portraitzoo":
         return _ready_made(entry.origins[0], progress)
     folder = converted_folder(entry.name)
@@ -47,6 +49,25 @@ def fetch(entry: Entry, *, progress: Progress | None = None) -> Path:
     return folder
 
 
+def fetch_file(entry: Entry, *, progress: Progress | None = None) -> Path:
+    """The file of an entry that is data, as it was published; downloaded, checked and kept on first use.
+
+    Args:
+        entry: from :func:`portraitzoo.hub.index.get_entry`.
+        progress: told while it is downloaded.
+
+    Raises:
+        WeightsUnavailableError: as :func:`fetch`.
+        CheckpointError: as :func:`fetch`.
+        ZooError: as :func:`fetch`; or if the entry is no data.
+    """
+    (origin, *_) = entry.origins
+    if origin.format != "data":
+        raise ZooError(f"{entry.name} is no file of data but weights, {entry.task}")
+    with entry_lock(entry.name):
+        return _obtain(entry, origin, progress)
+
+
 def import_file(entry: Entry, path: str | Path) -> Path:
     """Use a file that the user has instead of downloading it; it gets the same checks as a download.
 
@@ -55,7 +76,7 @@ def import_file(entry: Entry, path: str | Path) -> Path:
         path: the file. For an entry of several files its name tells which one it is; the others are downloaded.
 
     Returns:
-        The folder of converted weights, as :func:`fetch`.
+        The folder of converted weights, or of the data, as :func:`fetch`.
 
     Raises:
         CheckpointError: if it is not the file that the index describes, is damaged, or of another model.
@@ -63,7 +84,7 @@ def import_file(entry: Entry, path: str | Path) -> Path:
         ZooError: if the entry takes no files, or the cache cannot be written.
     """
     path = Path(path)
-    wanted = [origin for origin in entry.origins if origin.format == "checkpoint"]
+    wanted = [origin for origin in entry.origins if origin.format != "portraitzoo"]
     if not wanted:
         raise ZooError(f"{entry.name} needs no file: its weights come ready-made from {entry.origins[0].address}")
     named = wanted if len(wanted) == 1 else [origin for origin in wanted if Path(origin.filename).name == path.name]
@@ -79,6 +100,8 @@ def import_file(entry: Entry, path: str | Path) -> Path:
         with replacing(place) as temporary:
             shutil.copyfile(path, temporary)
             check(temporary, str(path), size=origin.size, sha256=origin.sha256)
+        if origin.format == "data":
+            return place.parent
         files = [_obtain(entry, each, None) for each in entry.origins]
         _convert(entry, files, converted_folder(entry.name))
     return converted_folder(entry.name)
@@ -93,6 +116,10 @@ def _ready_made(origin: Origin, progress: Progress | None) -> Path:
 
 
 def _obtain(entry: Entry, origin: Origin, progress: Progress | None) -> Path:
+    place = _place(entry, origin)
+    if place.is_file():
+        check(place, str(place), size=origin.size, sha256=origin.sha256)
+        return place
     if origin.kind == "hub":
         return hub_file(
             origin.repo or "",
@@ -102,10 +129,6 @@ def _obtain(entry: Entry, origin: Origin, progress: Progress | None) -> Path:
             sha256=origin.sha256,
             progress=progress,
         )
-    place = _place(entry, origin)
-    if place.is_file():
-        check(place, str(place), size=origin.size, sha256=origin.sha256)
-        return place
     if origin.kind == "manual":
         raise WeightsUnavailableError(
             f"{origin.filename} of {entry.name} must be fetched by hand from {origin.address}, then: "

@@ -34,7 +34,7 @@ from portraitzoo.errors import UnknownEntryError, ZooError
 from portraitzoo.files import shipped
 
 KINDS = ("embedded", "hub", "url", "drive", "manual")
-FORMATS = ("portraitzoo", "checkpoint")
+FORMATS = ("portraitzoo", "checkpoint", "data")
 _DRIVE_URL = "https://drive.usercontent.google.com/download?id={id}&export=download&confirm=t"
 
 
@@ -51,9 +51,10 @@ class Origin:
     * ``manual``: not downloadable without a person; ``url`` is the page that tells how, and
       ``zoo download NAME --file PATH`` takes the file.
 
-    ``format`` is ``checkpoint`` (a foreign file that the entry's converter reads) or ``portraitzoo`` (our own
-    ``model.safetensors`` + ``config.json``, used as they are). ``size`` is in bytes. ``sha256`` may be the whole digest
-    or its first digits (at least eight, as in the file names that torchvision publishes).
+    ``format`` is ``checkpoint`` (a foreign file that the entry's converter reads), ``portraitzoo`` (our own
+    ``model.safetensors`` + ``config.json``, used as they are) or ``data`` (the one file of an entry that is no network,
+    used as it is; see :func:`portraitzoo.hub.download.fetch_file`). ``size`` is in bytes. ``sha256`` may be the whole
+    digest or its first digits (at least eight, as in the file names that torchvision publishes).
     """
 
     kind: str
@@ -105,8 +106,8 @@ class Entry:
     network, such as saved statistics); ``converter`` the dotted path of the function that maps a foreign checkpoint to
     a :class:`portraitzoo.hub.conversion.Conversion`. ``config`` holds settings that the foreign file does not tell (a
     rendering resolution, say) and overrides what the converter found. ``task`` says what the model does: ``generate``,
-    ``animate``, ``render``, ``features`` or ``statistics``. ``origins`` are the files, usually one; the state dicts of
-    several are merged before conversion.
+    ``animate``, ``render``, ``features``, ``statistics`` or ``parameters``. ``origins`` are the files,
+    usually one; the state dicts of several are merged before conversion.
     """
 
     name: str

@@ -213,7 +213,8 @@ def _load(name_or_path: str | os.PathLike[str]) -> nn.Module:
         raise UnknownEntryError(f"there is no file or folder {path}")
     entry = get_entry(name)
     if entry.cls is None:
-        raise UnknownEntryError(f"{name} is no network but {entry.task}: it is used by name in `zoo eval`")
+        use = "`zoo eval`" if entry.task == "statistics" else f"options of {entry.family}'s models"
+        raise UnknownEntryError(f"{name} is no network but {entry.task}: it is used by name in {use}")
     return _load_folder(fetch(entry), entry.cls)
 
 

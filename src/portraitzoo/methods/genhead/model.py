@@ -108,8 +108,8 @@ class GenHead(
         Args:
             seed: of the latent code of head and background, the same as in the authors' programs, and of the shape.
             shape: FLAME's shape; None takes it from ``shapes``.
-            shapes: file of rows of camera and shape (``data/*_all_shape_n_c_params.npy`` in the Hub repository of the
-                weights), of which row ``seed`` is taken; None draws the shape.
+            shapes: ``ffhq`` or ``vfhq``, the authors' fits (downloaded on first use), or a file (.npy) of rows of
+                camera and shape, of which row ``seed`` is taken; None draws the shape.
             truncation_psi: as in :meth:`sample`.
             truncation_cutoff: as in :meth:`sample`.
 
@@ -162,8 +162,8 @@ class GenHead(
                 expression, pose and gaze to the next), ``still``; or the numbers themselves: expression 100, neck 3,
                 jaw 3, eyes 6 of each frame, angles in radians.
             motion_seed: seed of the motion; None takes that of the identity.
-            motions: file of rows of such numbers (``data/*_all_motion_params.npy`` in the weights' Hub repository)
-                that motions are made of; None draws them.
+            motions: ``ffhq`` or ``vfhq``, the authors' fits (downloaded on first use), or a file (.npy) of rows of such
+                numbers, that motions are made of; None draws them.
             flame: FLAME's parameters of each frame, or of one for all, instead of ``motion``; with another shape than
                 the identity's the same person has another head.
             shape: FLAME's shape, as in :meth:`identity`.

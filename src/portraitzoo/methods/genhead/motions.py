@@ -1,7 +1,7 @@
 """From seeds to identities and motions of heads: latent codes, FLAME's shape, expression, jaw, neck and gaze over time.
 
-The authors' programs take FLAME's parameters from fits of FFHQ and VFHQ (``*_all_shape_n_c_params.npy``,
-``*_all_motion_params.npy``). Without such a file they are drawn from spreads of our own.
+The authors' programs take FLAME's parameters from fits of FFHQ and VFHQ, which the index has as
+``genhead-ffhq-motions``, ``genhead-ffhq-shapes`` and the like. Without them they are drawn from spreads of our own.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from torch import Tensor
 
 from portraitzoo.errors import ZooError
 from portraitzoo.faces.flame_parameters import SIZES, FlameParameters
+from portraitzoo.hub.download import fetch_file
+from portraitzoo.hub.index import list_models
+from portraitzoo.media.arrays import DAMAGE, read_array
 from portraitzoo.rendering.cameras import LABEL_SIZE
 
 CLIP_FRAMES = 40
@@ -43,25 +46,50 @@ def latent_code(seed: int, z_dim: int) -> Float[Tensor, "1 z_dim"]:
     return torch.from_numpy(np.random.RandomState(seed).randn(1, z_dim)).float()
 
 
-def load_rows(path: str | Path, width: int) -> Float[Tensor, "rows {width}"]:
-    """Rows of a parameter file (``.npy``).
+def load_rows(name_or_path: str | Path, width: int) -> Float[Tensor, "rows {width}"]:
+    """Rows of a parameter file.
 
     Args:
-        path: the file.
+        name_or_path: a file (``.npy``); or ``ffhq`` or ``vfhq`` for the authors' sets, downloaded on first use.
         width: numbers in a row: 325 (camera and shape) or 112 (expression, pose, gaze).
 
     Raises:
-        ZooError: if it cannot be read, has rows of another length or holds something that is no number.
+        WeightsUnavailableError: if a set is not on this machine and cannot be fetched.
+        ZooError: if it is neither a set nor a file that can be read, has rows of another length or holds something that
+            is no number.
     """
+    path = parameter_file(name_or_path, "motions" if width == MOTION_SIZE else "shapes")
     try:
-        rows = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        rows = read_array(path)
+    except DAMAGE as error:
         raise ZooError(f"{path} is no parameter file (.npy) that can be read: {error}") from error
     if not isinstance(rows, np.ndarray) or rows.ndim < 2 or rows.shape[-1] != width or not rows.size:
         raise ZooError(f"{path} should hold rows of {width} numbers, not {list(getattr(rows, 'shape', ()))}")
     if rows.dtype.kind != "f" or not np.isfinite(rows).all():
         raise ZooError(f"{path} holds NaN, infinite numbers or something else that is no number")
     return torch.from_numpy(rows.astype(np.float32)).flatten(0, -2)
+
+
+def parameter_file(name_or_path: str | Path, kind: str) -> Path:
+    """A file of parameters by its path, or one of the authors' sets by its short name.
+
+    Args:
+        name_or_path: a path, or ``ffhq`` or ``vfhq``.
+        kind: ``motions`` or ``shapes``.
+
+    Raises:
+        WeightsUnavailableError: if a set is not on this machine and cannot be fetched.
+        ZooError: for a name that is none of a set.
+    """
+    path = Path(name_or_path)
+    if path.exists() or path.suffix or path.name != str(path):
+        return path
+    sets = {entry.name: entry for entry in list_models("genhead") if entry.task == "parameters"}
+    entry = sets.get(f"genhead-{path.name}-{kind}") or sets.get(path.name)
+    if entry is None:
+        known = [name.split("-")[1] for name in sets if name.endswith(kind)]
+        raise ZooError(f"there are no {kind} {path.name!r}: give a file (.npy) or {' or '.join(known)}")
+    return fetch_file(entry)
 
 
 def identity_shape(seed: int, rows: Float[Tensor, "rows 325"] | None = None) -> Float[Tensor, "1 300"]:

@@ -2,6 +2,7 @@
 
 import errno
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 
 from portraitzoo.errors import ZooError
 from portraitzoo.media.frame_sets import find_frame_videos
+from portraitzoo.media.portrait_lmdb import ClipLMDB, ClipRecord
 from portraitzoo.media.video import VideoReader
 from portraitzoo.preprocess import synthetic
 from portraitzoo.preprocess.studio.materials import Label
@@ -78,6 +80,32 @@ def test_frames_for_threedvidgen(tmp_path: Path, stand_in: list[int]) -> None:
     assert len(stand_in) == made + 1
     with pytest.raises(ZooError, match="unknown layout 'plain' of threedvidgen data: choose one of official"):
         synthesise(tmp_path / "other", family="threedvidgen", layout="plain")
+
+
+@pytest.mark.parametrize(("family", "name"), [("genhead", "heads_32_{}"), ("portrait4d", "heads_sub3_32_{}")])
+def test_lmdbs_of_portraits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, name: str) -> None:
+    pytest.importorskip("lmdb")
+    made: list[int] = []
+
+    def shoot(session: Session, index: int) -> ClipRecord:
+        made.append(index)
+        level = 10 * index + torch.arange(session.frames)
+        images = level.to(torch.uint8)[:, None, None, None].expand(-1, 32, 32, 3)
+        labels = level[:, None].float()
+        return ClipRecord(images, images, labels.expand(-1, 437), labels.expand(-1, 109))
+
+    key = (family, "official")
+    monkeypatch.setitem(synthetic.FORMATS, key, replace(synthetic.FORMATS[key], shoot=shoot))
+    per_record = 1 if family == "genhead" else 3
+    for clips in (2, 3, 1):
+        path = synthesise(tmp_path / "set", family, clips=clips, resolution=32, frames=3)
+        count = clips * 3 // per_record
+        assert path == tmp_path / "set" / name.format(count)
+        stored = ClipLMDB(path)
+        labels = torch.cat([stored.labels(index) for index in range(len(stored))])
+        assert labels[:, 0].tolist() == [10 * clip + frame for clip in range(clips) for frame in range(3)]
+        assert len(np.load(tmp_path / "set/heads_all_motion_params.npy")) == 3 * clips
+    assert made == [0, 1, 2], "finished clips are kept"
 
 
 def test_finished_clips_are_kept_and_sets_grow(tmp_path: Path, stand_in: list[int]) -> None:

@@ -82,11 +82,11 @@ class _PortraitFolder:
 
     def _read(self, index: int) -> ClipRecord:
         datum, name = self._datum(index), self._records.name(index)
+        side = self.resolution
+        if (datum.height, datum.width) != (side, side):
+            found = f"{datum.width}x{datum.height}"
+            raise MediaError(f"{name} holds pictures of {found}, not {side}x{side} as its folder says")
         images, segmentations = datum.pictures(name), datum.segmentations(name)
-        expected = (datum.num, self.resolution, self.resolution, 3)
-        for found, what in ((images, "pictures"), (segmentations, "segmentations")):
-            if found.shape != expected:
-                raise MediaError(f"{name} holds {what} of {list(found.shape)}, not {list(expected)} as its folder says")
         return ClipRecord(images, segmentations, self._rows(datum, "labels", name), self._rows(datum, "mots", name))
 
     def _datum(self, index: int) -> Datum:

@@ -15,11 +15,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
+from PIL import Image
 from torch import Tensor
 
 from portraitzoo.errors import MediaError
@@ -113,7 +115,9 @@ class Datum:
             raise MediaError(f"{name} holds no image")
         if self.raw:
             return _raw(self.contents["images"], self.num, self.height, self.width)
-        return decode_image(self.contents["images"], f"the image in {name}")[None]
+        if self.num != 1:
+            raise MediaError(f"{name} says that it holds {self.num} pictures, but its bytes are not theirs")
+        return self._decode(self.contents["images"], f"the image in {name}")[None]
 
     def segmentations(self, name: str) -> UInt8[Tensor, "time height width 3"]:
         """The masks of the foreground, white; in files of one channel that is repeated.
@@ -127,10 +131,17 @@ class Datum:
         if not content:
             raise MediaError(f"{name} holds no segmentation: write the set again with one")
         if not self.raw:
-            return decode_image(content, f"the segmentation in {name}").flip(-1)[None].contiguous()
+            return self._decode(content, f"the segmentation in {name}").flip(-1)[None].contiguous()
         if len(content) * 3 not in (len(self.contents["images"]), len(self.contents["images"]) * 3):
             raise MediaError(f"the segmentations in {name} are of another size than its {self.num} pictures")
         return _raw(content, self.num, self.height, self.width)
+
+    def _decode(self, content: bytes, name: str) -> UInt8[Tensor, "height width 3"]:
+        size = _size(content)
+        if size and size != (self.width, self.height):
+            told = f"{self.width}x{self.height}"
+            raise MediaError(f"{name} is {size[0]}x{size[1]}, not {told} as its record says")
+        return decode_image(content, name)
 
     def numbers(self, key: str) -> np.ndarray:
         """A field of little-endian float32 numbers, an equal count for each picture: [num, count].
@@ -142,6 +153,17 @@ class Datum:
         if self.num < 1 or len(content) % (4 * self.num):
             raise ValueError(f"{len(content)} bytes")
         return np.frombuffer(content, "<f4").reshape(self.num, len(content) // 4 // self.num).astype(np.float32)
+
+
+def _size(content: bytes) -> tuple[int, int] | None:
+    """Width and height that an image file claims; a few bytes may claim a picture that fills the memory."""
+    try:
+        with Image.open(BytesIO(content)) as file:
+            return file.size
+    except Image.DecompressionBombError:
+        return 1 << 16, 1 << 16
+    except (OSError, SyntaxError, ValueError):
+        return None
 
 
 def _raw(content: bytes, num: int, height: int, width: int) -> UInt8[Tensor, "time height width 3"]:

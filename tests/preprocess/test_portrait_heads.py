@@ -46,8 +46,8 @@ def test_the_head_of_the_label_lies_on_the_head_of_the_picture() -> None:
     for frame in range(len(covered)):
         rows = slice(0, int(landmarks[frame, 48:68, 1].amax()))  # below the mouth long clothes may hide the neck
         both, either = ((covered & person)[frame, rows].sum(), (covered | person)[frame, rows].sum())
-        # A head that is a pixel off covers about 5 % other pixels.
-        assert both > 0.985 * either
+        # A head that is a pixel off covers at least 2 % other pixels.
+        assert both > 0.99 * either
     grey = clip.images.float().mean(-1)
     for frame, eyes in enumerate(landmarks[:, 68:].long()):
         for column, row in eyes.tolist():

@@ -18,9 +18,11 @@ from portraitzoo.errors import MediaError
 from portraitzoo.media.arrays import DAMAGE, read_array
 from portraitzoo.media.images import IMAGE_SUFFIXES, is_visible, list_images, natural_order, read_image, write_image
 from portraitzoo.media.portrait_lmdb import LABEL, ClipRecord
+from portraitzoo.methods.portrait4d import folders
+from portraitzoo.methods.portrait4d.folders import IMAGES, MOTIONS
 from portraitzoo.preprocess.frames import square_crop
 
-IMAGES, SEGMENTATIONS, LABELS, MOTIONS = "align_images", "segs", "flame_optim_params", "motion_feats"
+SEGMENTATIONS, LABELS = "segs", folders.LABELS["fitted"]
 
 
 @dataclass(frozen=True)

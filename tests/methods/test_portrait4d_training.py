@@ -9,16 +9,18 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from portraitzoo.methods.portrait4d.cameras import around_head, camera_of_label, frontal, label_of_camera
+from portraitzoo.methods.portrait4d.curriculum import Curriculum, LossWeights
 from portraitzoo.methods.portrait4d.objective import (
-    ReconstructionWeights,
     Target,
     identity_loss,
     masked,
+    pixels_up,
     reconstruction_losses,
-    render_resolution,
+    y_down,
 )
 from portraitzoo.methods.portrait4d.poses import eye_opening, rectified_necks, teacher_box_scale
 from portraitzoo.rendering.cameras import pinhole
+from portraitzoo.rendering.volume import bounded_depth, expected_depth
 
 
 def square(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
@@ -66,15 +68,36 @@ def test_the_same_face_loses_nothing():
     assert float(loss) == pytest.approx(0, abs=1e-5)
 
 
-def test_weights_change_once():
-    early, late = ReconstructionWeights.at(399_999), ReconstructionWeights.at(400_000)
-    assert (early.identity, early.depth) == (0, 1) and (late.identity, late.depth, late.planes) == (1, 0, 0)
+def test_losses_count_when_it_is_their_time():
+    times, all_of = Curriculum(), LossWeights()
+    early, late, last = (times.weights(images, all_of) for images in (399_999, 400_000, 1_000_000))
+    assert (early.identity, early.depth, early.planes, early.adversarial) == (0, 1, 0.1, 0)
+    assert (late.identity, late.depth, late.planes, late.adversarial) == (1, 0, 0, 0)
+    assert last.adversarial == 0.01 and last.perceptual == all_of.perceptual
+    assert times.weights(0, LossWeights(l1=2.0)).l1 == 2
+
+
+def test_landmarks_count_pixels_upwards_from_below():
+    corners = torch.tensor([[[0.0, 0.0], [1.0, 1.0]]])
+    up = pixels_up(corners, 64)
+    assert up.tolist() == [[[0, 64], [64, 0]]] and y_down(up, 64)[0, 0, 1] == -1
+
+
+def test_depth_has_gradients_where_nothing_is_seen():
+    weights = torch.tensor([[[0.0, 0.0], [0.25, 0.5]]], requires_grad=True)
+    depths = torch.tensor([[[1.0, 2.0, 3.0]]]).expand(1, 2, 3)
+    depth = bounded_depth(expected_depth(weights, depths), depths)
+    assert depth[0, 0] == 3 and float(depth[0, 1].detach()) == pytest.approx((0.25 * 1.5 + 0.5 * 2.5) / 0.75)
+    depth.sum().backward()
+    assert torch.isfinite(weights.grad).all() and not weights.grad[0, 0].any() and weights.grad[0, 1].all()
 
 
 @given(first=st.integers(0, 3_000_000), second=st.integers(0, 3_000_000))
 def test_renders_never_shrink(first, second):
     low, high = sorted((first, second))
-    assert 64 <= render_resolution(low) <= render_resolution(high) <= 128
+    times = Curriculum()
+    assert 64 <= times.render_resolution(low) <= times.render_resolution(high) <= 128
+    assert Curriculum(render_start=None, render_end=None).render_resolution(low, own=32) == 32
 
 
 @given(seed=st.integers(0, 1000))

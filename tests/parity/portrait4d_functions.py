@@ -18,14 +18,13 @@ from portraitzoo.faces.similarity import warp
 from portraitzoo.faces.skinning import linear_blend_skinning
 from portraitzoo.layers.resampling import resize
 from portraitzoo.methods.portrait4d.cameras import around_head, camera_of_label
+from portraitzoo.methods.portrait4d.curriculum import Curriculum, LossWeights
 from portraitzoo.methods.portrait4d.objective import (
-    ReconstructionWeights,
     Synthesised,
     Target,
     face_matrix,
     identity_loss,
     reconstruction_losses,
-    render_resolution,
     y_down,
 )
 from portraitzoo.methods.portrait4d.poses import eye_opening, rectified_necks, teacher_box_scale
@@ -190,7 +189,7 @@ def check_rectify(arrays: Arrays) -> None:
 
 
 def check_schedule(arrays: Arrays) -> None:
-    found = [render_resolution(count) for count in arrays["schedule.in.nimg"].tolist()]
+    found = [Curriculum().render_resolution(count) for count in arrays["schedule.in.nimg"].tolist()]
     assert found == arrays["schedule.out.render_resolution_v1"].tolist()
 
 
@@ -289,7 +288,7 @@ def check_loss(arrays: Arrays, group: str) -> None:
     )
     losses["identity"] = identity_loss(output.image, target.image, arrays[f"{group}.in.landmarks"], identity)
     images = int(arrays[f"{group}.in.nimg"])
-    weights = ReconstructionWeights() if known is None else ReconstructionWeights.at(images)
+    weights = LossWeights() if known is None else Curriculum().weights(images, LossWeights())
     names = [name.rpartition("/")[2] for name in arrays.notes["arrays"][f"{group}.out.terms"]["names"]]
     arrays.check(f"{group}.out.terms", torch.stack([losses[LOSSES[name]].detach() for name in names]), TOLERANCE)
     counted = {LOSSES[name] for name in names}

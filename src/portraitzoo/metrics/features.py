@@ -79,17 +79,36 @@ def feature_network(
         UnknownEntryError: for a name that the index does not know.
         WeightsUnavailableError: if the official weights are not here and cannot be fetched.
     """
+    if get_entry(name).task != "features":
+        raise UnknownEntryError(f"{name} is no feature network but of the kind {get_entry(name).task!r}")
+    module = feature_module(name, weights, device)
+    official = weights == "official"
+    return FeatureNetwork(name if official else f"{name} (random weights)", module, comparable=official)
+
+
+def feature_module(name: str, weights: Weights = "official", device: torch.device | str | None = None) -> nn.Module:
+    """The module within :func:`feature_network`, through which gradients go.
+
+    Args:
+        name: as there.
+        weights: as there.
+        device: as there.
+
+    Raises:
+        UnknownEntryError: for a name that the index does not know, or that is no network.
+        WeightsUnavailableError: as there.
+    """
     entry = get_entry(name)
-    if entry.task != "features" or entry.cls is None:
-        raise UnknownEntryError(f"{name} is no feature network but of the kind {entry.task!r}")
+    if entry.cls is None:
+        raise UnknownEntryError(f"{name} is no network but of the kind {entry.task!r}")
     if weights == "random":
         module = build(cast(type[nn.Module], dotted(entry.cls)), entry.config, name)
         randomise(module, seed=name)
-        return FeatureNetwork(f"{name} (random weights)", module.to(device), comparable=False)
+        return module.to(device)
     if weights != "official":
         raise ZooError(f"unknown weights {weights!r}: choose official or random")
     try:
-        return FeatureNetwork(name, load(name, device or "cpu"), comparable=True)
+        return load(name, device or "cpu")
     except WeightsUnavailableError as error:
         raise WeightsUnavailableError(
             f"{error} (with network: `zoo download {name}`; with the file: `zoo download {name} --file PATH`; "

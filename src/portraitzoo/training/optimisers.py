@@ -1,13 +1,14 @@
 """Optimisers of the StyleGAN lineage."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
 
 
 def lazy_adam(
-    parameters: Iterable[nn.Parameter],
+    parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]],
     lr: float,
     interval: int,
     beta2: float = 0.99,
@@ -21,7 +22,7 @@ def lazy_adam(
     ``interval + 1`` steps together move as far as ``interval`` ordinary ones.
 
     Args:
-        parameters: to optimise.
+        parameters: to optimise, or groups of them.
         lr: learning rate before the correction.
         interval: updates per regularisation.
         beta1: decay of the momentum before the correction.

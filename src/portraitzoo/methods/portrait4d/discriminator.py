@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from portraitzoo.layers.conditional_discriminator import DiscriminatorSizes, DualDiscriminator
+from portraitzoo.methods.portrait4d.config import Portrait4DConfig
 from portraitzoo.rendering.cameras import LABEL_SIZE
 
 UV_CHANNELS, MASK_CHANNELS = 3, 1
@@ -15,6 +16,11 @@ class DiscriminatorConfig(DiscriminatorSizes):
     """Sizes of the discriminator; the defaults are those of the released checkpoints."""
 
     group_size: int = 2
+
+    @classmethod
+    def beside(cls, generator: Portrait4DConfig) -> DiscriminatorConfig:
+        """The discriminator that trains with a reconstructor of this size."""
+        return cls(image_resolution=generator.image_resolution)
 
 
 class Discriminator(DualDiscriminator):

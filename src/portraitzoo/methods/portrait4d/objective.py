@@ -34,18 +34,29 @@ FACE_TEMPLATE = (
 FACE_LANDMARKS = [68, 69, 30, 48, 54]
 FACE_SIZE = 112
 
-GROWTH_START, GROWTH_END = 1_000_000, 2_000_000
-RENDER_START, RENDER_END = 64, 128
-
 
 class Rendering(Protocol):
     """What the losses look at of a :class:`~portraitzoo.methods.portrait4d.network.Portrait4DOutput`."""
 
-    image: Float[Tensor, "batch 3 height width"]
-    depth: Float[Tensor, "batch 1 resolution resolution"]
-    opacity: Float[Tensor, "batch 1 resolution resolution"]
-    foreground_features: Float[Tensor, "batch channels resolution resolution"]
-    background_features: Float[Tensor, "batch channels resolution resolution"]
+    @property
+    def image(self) -> Float[Tensor, "batch 3 height width"]:
+        """Finished frames."""
+
+    @property
+    def depth(self) -> Float[Tensor, "batch 1 resolution resolution"]:
+        """Expected distance along each ray."""
+
+    @property
+    def opacity(self) -> Float[Tensor, "batch 1 resolution resolution"]:
+        """Light stopped within the volume."""
+
+    @property
+    def foreground_features(self) -> Float[Tensor, "batch channels resolution resolution"]:
+        """Rendered features without background."""
+
+    @property
+    def background_features(self) -> Float[Tensor, "batch channels resolution resolution"]:
+        """Those of the background."""
 
     @property
     def image_raw(self) -> Float[Tensor, "batch 3 resolution resolution"]:
@@ -96,34 +107,10 @@ class Target:
     synthesised: Synthesised | None = None
 
 
-@dataclass(frozen=True)
-class ReconstructionWeights:
-    """Weights of the parts of :func:`reconstruction_losses`; the defaults are published."""
-
-    perceptual: float = 1.0
-    l1: float = 1.0
-    mask: float = 0.3
-    identity: float = 1.0
-    depth: float = 1.0
-    features: float = 1.0
-    planes: float = 0.1
-
-    @classmethod
-    def at(cls, num_images: int) -> ReconstructionWeights:
-        """Those of training on synthesised data: geometry at first, then identity.
-
-        Args:
-            num_images: seen so far.
-        """
-        if num_images < 400_000:
-            return cls(identity=0.0)
-        return cls(depth=0.0, features=0.0, planes=0.0)
-
-
 def reconstruction_losses(
     output: Rendering,
     target: Target,
-    perceptual: Perceptual,
+    perceptual: Perceptual | None,
     *,
     planes: Float[Tensor, "batch 3 channels size size"] | None = None,
     box_warp: float = 1.3,
@@ -134,7 +121,7 @@ def reconstruction_losses(
     Args:
         output: frames.
         target: what they should be.
-        perceptual: distance of images.
+        perceptual: distance of images; None leaves it out.
         planes: tri-planes of the frames.
         box_warp: side of the cube that they cover.
     """
@@ -154,10 +141,11 @@ def reconstruction_losses(
         backgrounds,
     )
     losses = {
-        "perceptual": torch.stack([perceptual(ours, wanted).mean() for ours, wanted in pairs]).sum(),
         "l1": torch.stack([F.l1_loss(ours, wanted) for ours, wanted in pairs]).sum(),
         "mask": F.l1_loss(output.opacity * 2 - 1, mask),
     }
+    if perceptual is not None:
+        losses["perceptual"] = torch.stack([perceptual(ours, wanted).mean() for ours, wanted in pairs]).sum()
     if known is not None:
         losses["depth"] = ((output.depth - resize(known.depth, size)).abs() * (head + 1) / 2).mean()
         features = masked(resize(known.features, size), mask)
@@ -190,6 +178,11 @@ def identity_loss(
     return (1 - F.cosine_similarity(identity(ours), identity(wanted), dim=1)).mean()
 
 
+def pixels_up(landmarks: Float[Tensor, "batch landmarks 2"], size: int) -> Float[Tensor, "batch landmarks 2"]:
+    """Landmarks in units of the image size from the upper left corner as pixels, y up, as upstream projects them."""
+    return torch.stack([landmarks[..., 0] * size, size - landmarks[..., 1] * size], dim=-1)
+
+
 def face_matrix(landmarks: Float[Tensor, "batch 70 2"], size: int) -> Float[Tensor, "batch 2 3"]:
     """Similarity to ArcFace's crop, for pixel coordinates with y down.
 
@@ -211,13 +204,3 @@ def masked(
 ) -> Float[Tensor, "batch channels height width"]:
     """An image in [-1, 1] on black, where the mask in [-1, 1] says."""
     return (image + 1) * (mask + 1) / 2 - 1
-
-
-def render_resolution(num_images: int) -> int:
-    """Side of volume-rendered images in training on synthesised data: 64, growing to 128 over the second million.
-
-    Args:
-        num_images: seen so far.
-    """
-    share = (num_images - GROWTH_START) / (GROWTH_END - GROWTH_START)
-    return round(RENDER_START + (RENDER_END - RENDER_START) * min(max(share, 0.0), 1.0))

@@ -61,8 +61,10 @@ def fresh(seed: int = 0) -> GenHead:
 
 
 def as_converted(seed: int = 1) -> GenHead:
-    """A model as conversion leaves it: the file tells everything."""
-    return fresh(seed)
+    """A model as conversion leaves it: the file tells everything but how shapes are drawn."""
+    model, default = fresh(seed), GenHeadConfig()
+    model.config = replace(model.config, random_shapes=default.random_shapes, shape_spread=default.shape_spread)
+    return model
 
 
 def write_official(model: GenHead, path: Path) -> Path:

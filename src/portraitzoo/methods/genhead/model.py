@@ -119,7 +119,8 @@ class GenHead(
         """
         z = latent_code(seed, self.config.z_dim).to(self.device)
         if shape is None:
-            shape = identity_shape(seed, None if shapes is None else load_rows(shapes, SHAPE_ROW))
+            rows = None if shapes is None else load_rows(shapes, SHAPE_ROW)
+            shape = identity_shape(seed, rows, count=self.config.random_shapes, spread=self.config.shape_spread)
         shape = with_motion(shape, torch.zeros(1, MOTION_SIZE)).shape.to(self.device)
         ws = self.generator.mapping(
             z,

@@ -30,7 +30,6 @@ FRAMES_BETWEEN = 12
 """Frames from one random pose of the head to the next."""
 
 _LARGEST_SEED = 2**32 - 1
-_SHAPES, _SHAPE_SPREAD = 60, 0.6
 _EXPRESSIONS, _EXPRESSION_SPREAD = 20, 0.6
 _JAW, _NECK, _GAZE = 0.12, (0.1, 0.2, 0.05), (0.08, 0.15, 0.0)  # radians
 
@@ -92,17 +91,21 @@ def parameter_file(name_or_path: str | Path, kind: str) -> Path:
     return fetch_file(entry)
 
 
-def identity_shape(seed: int, rows: Float[Tensor, "rows 325"] | None = None) -> Float[Tensor, "1 300"]:
+def identity_shape(
+    seed: int, rows: Float[Tensor, "rows 325"] | None = None, *, count: int = 60, spread: float = 0.6
+) -> Float[Tensor, "1 300"]:
     """FLAME's shape of a seed: that row of a file (from the start again after the last), or random numbers.
 
     Args:
         seed: of the identity.
         rows: of cameras and shapes.
+        count: how many coefficients are random; the others are 0.
+        spread: their standard deviation.
     """
     if rows is not None:
         return rows[seed % len(rows)][None, LABEL_SIZE:]
     shape = torch.zeros(1, SIZES["shape"])
-    shape[:, :_SHAPES] = _SHAPE_SPREAD * torch.randn(1, _SHAPES, generator=torch.Generator().manual_seed(seed))
+    shape[:, :count] = spread * torch.randn(1, count, generator=torch.Generator().manual_seed(seed))
     return shape
 
 

@@ -11,7 +11,7 @@ from toy_head import toy_arrays
 from portraitzoo.errors import ZooError
 from portraitzoo.faces.flame import FLAME, JAW, LEFT_EYE, NECK, SCALE, contour_row
 from portraitzoo.faces.flame_head import FlameHead, HeadSizes
-from portraitzoo.faces.flame_parameters import FlameParameters
+from portraitzoo.faces.flame_parameters import HEAD_MOTION, FlameParameters
 from portraitzoo.faces.head_maps import correspondence_map, part_mask, with_eyelids
 from portraitzoo.faces.head_pose import camera_for_neck
 from portraitzoo.faces.parametric import ParametricHead
@@ -232,6 +232,8 @@ def test_labels_come_and_go() -> None:
     again = FlameParameters.from_label(p.label())
     assert all(a.equal(b) for a, b in zip(p, again, strict=True))
     assert not p.without_neck().pose[:, :3].any() and p.without_neck().pose[:, 3:].equal(p.pose[:, 3:])
+    assert p.motion().equal(torch.cat([p.label()[:, 300:400], p.label()[:, 403:]], dim=1))
+    assert p.motion().shape == (len(p), HEAD_MOTION)
 
 
 @pytest.mark.parametrize(

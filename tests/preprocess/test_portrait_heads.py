@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from portraitzoo.faces.anny import load_head
-from portraitzoo.faces.flame_parameters import MOTION_SIZE, FlameParameters
+from portraitzoo.faces.flame_parameters import HEAD_MOTION, FlameParameters
 from portraitzoo.faces.free_head import load_free_head
 from portraitzoo.faces.rotations import rotation_matrix
 from portraitzoo.media.portrait_lmdb import ClipRecord
@@ -68,7 +68,7 @@ def test_cameras_are_as_the_authors_are() -> None:
     assert (joint - joint[:1]).abs().max() < 1e-4
     assert (clip.labels[:, 325:425].std(0) > 0).any(), "expressions differ"
     assert torch.equal(clip.motions, parameters.motion())
-    assert clip.motions.shape == (3, MOTION_SIZE)
+    assert clip.motions.shape == (3, HEAD_MOTION)
     assert set(clip.segmentations.unique().tolist()) == {0, 255}
 
 

@@ -110,7 +110,7 @@ def test_files_of_the_right_size_are_kept_as_they_are(tmp_path: Path) -> None:
 
 def test_clips_become_portrait4ds_set(clips: Path, tmp_path: Path) -> None:
     (clips / "clip1/select_index_8.txt").write_text("0\n3 11,\t2\n")
-    packed = pack_vfhq(clips, tmp_path / "out", SIDE, frames=8, name="VFHQ_sub8")
+    packed = pack_vfhq(clips, tmp_path / "out", SIDE, frames=8)
     assert (packed.path.name, packed.count) == (f"VFHQ_sub8_{SIDE}_3", 3)
     stored = ClipLMDB(packed.path)
     assert [stored.labels(index)[:, 0].int().tolist() for index in range(3)] == [
@@ -211,6 +211,6 @@ def test_the_commands(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert printed.out.split() == [str(tmp_path / f"out/FFHQ_{SIDE}_2")]
     assert "1 pictures were left out" in printed.err
     assert main(["preprocess", "vfhq", *out, "--frames", "2"]) == 0
-    assert capsys.readouterr().out.split() == [str(tmp_path / f"out/VFHQ_sub50_{SIDE}_2")]
+    assert capsys.readouterr().out.split() == [str(tmp_path / f"out/VFHQ_sub2_{SIDE}_2")]
     assert main(["preprocess", "vfhq", *out[2:], "--data", str(tmp_path / "gone")]) == 1
     assert "there is no folder" in capsys.readouterr().err

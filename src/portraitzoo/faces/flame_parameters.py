@@ -13,7 +13,7 @@ from portraitzoo.errors import ZooError
 
 SIZES = {"shape": 300, "expression": 100, "pose": 6, "eye_pose": 6}
 LABEL_SIZE = sum(SIZES.values())
-MOTION_SIZE = 109
+HEAD_MOTION = 109  # expression, jaw and eyes
 
 
 @dataclass(frozen=True)

@@ -126,7 +126,7 @@ def pack_vfhq(
     resolution: int = 512,
     limit: int | None = None,
     frames: int = 50,
-    name: str = "VFHQ_sub50",
+    name: str | None = None,
     progress: Progress | None = None,
 ) -> Packed:
     """Write prepared clips as ``out/VFHQ_sub50_<resolution>_<count>``, Portrait4D's training set of real videos.
@@ -152,6 +152,7 @@ def pack_vfhq(
     _check(resolution, limit)
     if frames < 1:
         raise ZooError(f"frames must be at least 1, not {frames}")
+    name = name or f"VFHQ_sub{frames}"
     folders = find_prepared(data)
     labels: list[Tensor] = []
     left_out = clips_left_out = 0

@@ -257,6 +257,16 @@ def test_half_precision_is_set_in_the_published_places(start):
     assert "generator.background.synthesis.blocks.b4" not in lowered
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_updates_on_a_gpu_in_half_precision_stay_finite(photos, start, tmp_path):
+    training = module(start, low_precision="bf16")
+    trainer(tmp_path, 3, accelerator="gpu").fit(training, data(photos))
+    assert all(torch.isfinite(tensor).all() for tensor in weights_of(training).values())
+    losses = [line["generator/loss"] for line in read_history(tmp_path / "history.jsonl")]
+    assert len(losses) == 3 and np.isfinite(losses).all()
+
+
 @pytest.mark.parametrize("name", ["ffhq512", "toy", "finetune", "tiny"])
 def test_recipes_are_complete(name, capsys):
     with pytest.raises(SystemExit) as ended:

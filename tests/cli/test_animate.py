@@ -1,6 +1,7 @@
 """``zoo animate``: what is asked for is what is written; what is wrong is one line."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -23,9 +24,11 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]
 
 
 @pytest.fixture
-def spoiled(tmp_path: Path) -> tuple[Path, Path, Path]:
+def spoiled(folders: tuple[Path, Path, Path], tmp_path: Path) -> tuple[Path, Path, Path]:
     """The same, to be spoiled."""
-    return write_toy(tmp_path)
+    model, *pictures = folders
+    source, driving = (Path(shutil.copytree(folder, tmp_path / folder.name)) for folder in pictures)
+    return model, source, driving
 
 
 def animate(folders: tuple[Path, Path, Path], *arguments: object) -> int:
@@ -115,7 +118,7 @@ def missing_frame(folders: tuple[Path, Path, Path]) -> None:
 
 
 def not_a_number(folders: tuple[Path, Path, Path]) -> None:
-    np.save(folders[2] / "motion_feats" / "00001.npy", np.full(12, np.nan))
+    np.save(folders[2] / "motion_feats" / "00001.npy", np.full(8, np.nan))
 
 
 def short_label(folders: tuple[Path, Path, Path]) -> None:

@@ -1,5 +1,6 @@
-"""A Portrait4D small enough to animate a photo in a second, and a prepared folder for it."""
+"""A Portrait4D small enough to animate a photo in a second, and prepared folders for it."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -11,36 +12,18 @@ from portraitzoo.methods.portrait4d.config import Portrait4DConfig
 from portraitzoo.methods.portrait4d.folders import write_frames
 from portraitzoo.methods.portrait4d.model import Portrait4D
 
-TOY = Portrait4DConfig(
-    image_resolution=32,
-    motion_dim=12,
-    motion_width=8,
-    motion_tokens=4,
-    w_dim=8,
-    global_stem=4,
-    global_widths=(4, 4, 4, 4),
-    global_depths=(1, 1, 1, 1),
-    global_channels=8,
-    atrous_rates=(1, 1, 2),
-    detail_channels=(4, 4),
-    canonical_width=16,
-    canonical_heads=2,
-    neutral_blocks=1,
-    motion_blocks=1,
-    canonical_channels=(4, 4, 4),
-    plane_inputs=(4, 4),
-    plane_width=16,
-    plane_outputs=(4, 4, 4),
-    plane_channels=4,
-    background_widths=(4, 4, 4, 4),
-    decoder_width=8,
-    super_resolution_input=16,
-    super_resolution_channels=(4,),
-    depth_samples=6,
-    importance_samples=6,
-    render_resolution=8,
-    head=HeadSizes(vertices=40, faces=60, coarse_vertices=30, coarse_faces=50),
-)
+WIDTHS = {item.name: 8 for item in fields(Portrait4DConfig) if item.name.endswith(("_width", "_dim", "_tokens"))}
+CHANNELS = {item.name: (4,) * len(item.default) for item in fields(Portrait4DConfig) if isinstance(item.default, tuple)}
+SINGLE = dict.fromkeys(["global_stem", "global_channels", "plane_channels", "neutral_blocks", "motion_blocks"], 4)
+SIZES = {
+    "image_resolution": 32,
+    "super_resolution_input": 16,
+    "super_resolution_channels": (4,),
+    "render_resolution": 8,
+}
+SAMPLES = {"depth_samples": 6, "importance_samples": 6}
+HEAD = HeadSizes(vertices=40, faces=60, coarse_vertices=30, coarse_faces=50)
+TOY = Portrait4DConfig(**WIDTHS | CHANNELS | SINGLE | SIZES | SAMPLES, head=HEAD)
 
 
 def write_toy(folder: Path) -> tuple[Path, Path, Path]:
@@ -49,7 +32,9 @@ def write_toy(folder: Path) -> tuple[Path, Path, Path]:
         torch.manual_seed(0)
         model = Portrait4D(TOY).eval()
     with torch.no_grad():
-        model.generator.decoder.output.bias[0] = 25  # about the density of the authors' surfaces
+        model.generator.plane_generator.output.weight *= 8
+        model.generator.decoder.output.weight[0] *= 4
+        model.generator.decoder.output.bias[0] = 25  # the density of the authors' surfaces, passed somewhere
     shape_ellipsoid(model.generator.head)
     model.save_pretrained(folder / "toy")
     for name, names in (("me", ["anna", "bert"]), ("clip", ["00000", "00001", "00002"])):

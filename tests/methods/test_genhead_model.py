@@ -224,6 +224,7 @@ BAD = {
     "motion of NaN": ({"motion": NAN}, "NaN"),
     "too few heads": ({"num_frames": 3, "flame": FlameParameters.zeros(2)}, "parameters of 3 heads"),
     "short shape": ({"shape": torch.zeros(1, 299)}, r"\[batch, 300\]"),
+    "shape of NaN": ({"shape": torch.full((1, 300), float("nan"))}, "shape holds NaN"),
     "too many cameras": ({"trajectory": frontal().expand(2)}, "1 frames need 1 cameras"),
     "inside the head": ({"trajectory": Camera.look_at(0.0, 0.0, radius=0.3)}, "camera of frame 0 is inside the head"),
     "looking past it": ({"trajectory": TURNED}, "looks past the head"),

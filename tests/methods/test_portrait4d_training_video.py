@@ -296,3 +296,12 @@ def test_recipes_are_complete(name, capsys):
         assert settings["cross_lr_scale"] == 2.5 and settings["generator_interval"] == 4
         assert Curriculum(**settings["curriculum"]) == SETTLED
         assert LossWeights(**settings["losses"]) == LossWeights()
+
+
+def test_the_recipe_of_fine_tuning_starts_from_the_tiny_model_too(capsys):
+    own = ["--model.init_from", "portrait4d-tiny", "--data.motion", "head", "--model.necks", "straight"]
+    with pytest.raises(SystemExit) as ended:
+        fit(["--config", "portrait4d/finetune", *own, "--model.losses.perceptual", "0", "--print_config"])
+    assert not ended.value.code
+    settings = yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]
+    assert settings["network"] is None and settings["teacher"] is None and settings["losses"]["perceptual"] == 0

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import resource
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,7 +14,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from portraitzoo.errors import MediaError
+from portraitzoo.errors import MediaError, ZooError
 from portraitzoo.media.images import encode_image
 from portraitzoo.media.portrait_lmdb import (
     ClipLMDB,
@@ -121,6 +122,17 @@ def test_an_interrupted_set_leaves_nothing(tmp_path: Path) -> None:
         write_portraits(tmp_path, "FFHQ", SIDE, records())
     with pytest.raises(MediaError, match="no pictures to write"):
         write_clips(tmp_path, "VFHQ", SIDE, [])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_said(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 19, limits[1]))
+        with pytest.raises(ZooError, match="cannot write the LMDB"):
+            write_portraits(tmp_path, "FFHQ", 64, (photo(seed, 64) for seed in range(60)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert list(tmp_path.iterdir()) == []
 
 

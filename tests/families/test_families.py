@@ -39,7 +39,7 @@ def test_loads_ready_to_use(tiny: Tiny) -> None:
 def test_its_verb_gives_the_same_clip_every_time(tiny: Tiny) -> None:
     state = torch.random.get_rng_state()
     clip = draw(pz.load(tiny.name, device="cpu"), tiny)
-    assert len(clip) == tiny.family.OPTIONS["num_frames"]
+    assert len(clip) == tiny.family.FRAMES
     assert clip.frames.float().std() > 1, "the frames show nothing"
     assert same_frames(clip, draw(pz.load(tiny.name, device="cpu"), tiny))
     assert torch.equal(state, torch.random.get_rng_state()), "drawing moved the global random state"
@@ -73,6 +73,8 @@ def test_evaluates(tiny: Tiny, tmp_path: Path) -> None:
     options = ["--features", "random", "--num-clips", "2", "--batch-size", "2", "--device", "cpu"]
     few = ["--overrides", json.dumps({"fid_frames": "first"})]
     metrics = tiny.family.METRICS
+    if not metrics:
+        pytest.skip("its data are no samples to compare: protocols of reenactment measure it")
     zoo("eval", tiny.name, "--data", tiny.clips, "--metrics", ",".join(metrics), *options, *few, "--out", tmp_path)
     report = json.loads((tmp_path / "report.json").read_text())
     assert {result["metric"]: result["value"] > 0 for result in report["results"]} == dict.fromkeys(metrics, True)

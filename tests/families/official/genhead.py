@@ -8,20 +8,18 @@ from pathlib import Path
 
 import torch
 import yaml
-from torch import Tensor
 
 # The writer of pickles and the made-up head live beside their own tests.
 sys.path.append(str(Path(__file__).resolve().parents[2] / "parity"))
 sys.path.append(str(Path(__file__).resolve().parents[2] / "faces"))
 import persistence_pickles
-from genhead_cases import official_buffers
+from official.eg3d_release import released
 from toy_head import toy_arrays
 
 from portraitzoo.faces.flame_head import FlameHead, HeadSizes
 from portraitzoo.files import shipped
 from portraitzoo.hub.conversion import official_name
-from portraitzoo.hub.eg3d_tensors import COLOR, DENSITY, DISCRIMINATOR_TABLE, OUTPUT
-from portraitzoo.layers.resampling import binomial_kernel
+from portraitzoo.hub.eg3d_tensors import DISCRIMINATOR_TABLE
 from portraitzoo.media.portrait_lmdb import PortraitRecord, write_portraits
 from portraitzoo.methods.genhead.cameras import frontal, label_of
 from portraitzoo.methods.genhead.discriminator import Discriminator, DiscriminatorConfig
@@ -30,8 +28,8 @@ from portraitzoo.methods.genhead.motions import identity_shape, motion_rows
 from portraitzoo.methods.genhead.network import Generator, GenHeadConfig
 from portraitzoo.methods.genhead.weights import GENERATOR_TABLE, HEAD
 
-VERB = "sample"
-OPTIONS = {"num_frames": 3, "motion": "random"}
+VERB, FRAMES = "sample", 3
+OPTIONS = {"num_frames": FRAMES, "motion": "random"}
 ARGUMENTS = ["--frames", "3", "--motion", "random"]
 FIT = [
     "--config",
@@ -89,21 +87,6 @@ def write_training_set(model: GenHead, folder: Path, clips: int = 3) -> Path:
 
 def _released(generator: Generator) -> persistence_pickles.Persistent:
     config = generator.config
-    own = {name: tensor for name, tensor in generator.state_dict().items() if not name.startswith("head.")}
-    tensors: dict[str, Tensor] = {str(official_name(name, GENERATOR_TABLE)): tensor for name, tensor in own.items()}
-    for part in ("weight", "bias"):
-        joined = tensors.pop(OUTPUT + part)
-        tensors[DENSITY + part], tensors[COLOR + part] = joined[:1], joined[1:]
-    for block in range(len(config.super_resolution_channels)):
-        side = config.super_resolution_input << (block + 1)
-        for layer in ("conv0", "conv1"):
-            tensors[f"superresolution.block{block}.{layer}.noise_const"] = torch.zeros(side, side)
-            tensors[f"superresolution.block{block}.{layer}.noise_strength"] = torch.zeros(())
-    tensors["backbone.synthesis.b4.resample_filter"] = binomial_kernel(torch.zeros(()))
-    tensors |= {HEAD + name: tensor for name, tensor in official_buffers(generator.head).items()}
-    rendering = {"depth_resolution": config.samples, "depth_resolution_importance": config.samples}
-    attributes = {
-        "rendering_kwargs": rendering | {"box_warp": config.box_warp, "superresolution_noise_mode": "none"},
-        "neural_rendering_resolution": config.render_resolution,
-    }
-    return persistence_pickles.module("PartTriPlaneGeneratorDeform", tensors, {"": attributes})
+    settings = {"depth_resolution": config.samples, "depth_resolution_importance": config.samples}
+    settings |= {"box_warp": config.box_warp, "superresolution_noise_mode": "none"}
+    return released(generator, GENERATOR_TABLE, "PartTriPlaneGeneratorDeform", HEAD, settings)

@@ -16,8 +16,8 @@ from portraitzoo.methods.pv3d.network import PV3DConfig
 from portraitzoo.methods.pv3d.weights import DISCRIMINATOR_TABLE, GENERATOR_TABLE
 from portraitzoo.rendering.camera_files import save_cameras
 
-VERB = "sample"
-OPTIONS = {"num_frames": 3, "trajectory": "orbit"}
+VERB, FRAMES = "sample", 3
+OPTIONS = {"num_frames": FRAMES, "trajectory": "orbit"}
 ARGUMENTS = ["--frames", "3", "--trajectory", "orbit"]
 FIT = ["--config", "pv3d/tiny", "--data.batch_size", "2"]
 INIT_TELLS_SIZES = True

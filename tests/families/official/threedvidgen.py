@@ -16,8 +16,8 @@ from portraitzoo.methods.threedvidgen.network import ThreeDVidGenConfig
 sys.path.append(str(Path(__file__).resolve().parents[2] / "parity"))  # the writer of pickles lives beside its reader
 from threedvidgen_files import official_discriminators, official_generator, write_snapshot
 
-VERB = "sample"
-OPTIONS = {"num_frames": 3, "trajectory": "yaw"}
+VERB, FRAMES = "sample", 3
+OPTIONS = {"num_frames": FRAMES, "trajectory": "yaw"}
 ARGUMENTS = ["--frames", "3", "--trajectory", "yaw"]
 FIT = ["--config", "threedvidgen/tiny", "--data.batch_size", "2"]
 INIT_TELLS_SIZES = True

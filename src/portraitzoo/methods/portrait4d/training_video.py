@@ -103,7 +103,7 @@ class VideoTraining(Portrait4DTraining):
             network,
             discriminator,
             init_from,
-            None if head is None else load_head(head),
+            None if head is None or init_from else load_head(head),
             losses,
             curriculum,
             generator_lr,

@@ -212,8 +212,14 @@ def test_a_source_without_face_parameters(model, clip, tmp_path):
     write_image(tmp_path / "holiday.png", read_image(picture))
     with pytest.raises(ZooError, match=r"no head parameters of .*holiday.png: prepare it first"):
         model.animate(tmp_path / "holiday.png", driving)
-    with pytest.raises(ZooError, match=r"there is no folder .*nowhere"):
+    with pytest.raises(ZooError, match=r"nowhere does not exist"):
         model.animate(tmp_path / "nowhere", driving)
+
+
+def test_a_video_must_be_prepared_first(model, clip, photo):
+    (clip / "me.mp4").write_bytes(b"")
+    with pytest.raises(ZooError, match=r"me.mp4 is a file: give the folder that it was prepared into"):
+        model.animate(photo, clip / "me.mp4")
 
 
 def test_driving_pictures_of_another_size(model, clip, photo):

@@ -10,7 +10,7 @@ import torch
 from portrait4d_faces import SMALL, prepared, small_model
 
 import portraitzoo as pz
-from portraitzoo.errors import ZooError
+from portraitzoo.errors import WeightsUnavailableError, ZooError
 from portraitzoo.faces.motion_embedding import MotionEncoder
 from portraitzoo.media.images import write_image
 from portraitzoo.methods.portrait4d.benchmark import driving_frames, frame, original, portrait, stages
@@ -163,7 +163,7 @@ def test_simplified_parameters(model, tmp_path):
     assert animate(model, folder, folder, parameters="simplified").equal(expected)
 
 
-def test_motion_embedded_on_the_way(model, tmp_path):
+def test_motion_embedded_on_the_way(model, tmp_path, monkeypatch):
     folder = prepared(tmp_path / "me", model, ["a", "b"])
     (folder / "motion_feats" / "b.npy").unlink()
     with pytest.raises(ZooError, match=r"no motion embedding of b \(motion_feats/b.npy\)"):
@@ -176,6 +176,32 @@ def test_motion_embedded_on_the_way(model, tmp_path):
     encoder = MotionEncoder(width=8, landmarks=4, features=16).eval()
     motion = read_frames(folder, encoder=encoder).motion
     assert motion.shape == (2, 52) and torch.isfinite(motion).all()
+    monkeypatch.setattr(
+        "portraitzoo.methods.portrait4d.folders.load", lambda name, device: {"pdfgc-motion": encoder}[name]
+    )
+    assert read_frames(folder).motion.equal(motion)
+
+
+def test_without_the_weights_that_embed_motion_no_frame_is_called_bad(model, tmp_path, monkeypatch):
+    folder = prepared(tmp_path / "me", model, ["a", "b"])
+    (folder / "motion_feats").rename(folder / "3dldmks_align")
+    np.save(folder / "3dldmks_align" / "a.npy", np.ones((70, 3)))
+
+    def refuse(*arguments):
+        raise WeightsUnavailableError("there is no network")
+
+    monkeypatch.setattr("portraitzoo.methods.portrait4d.folders.load", refuse)
+    with pytest.raises(WeightsUnavailableError, match="there is no network"):
+        model.animate(folder, driving_frames(model, 1))
+    with pytest.raises(WeightsUnavailableError, match="there is no network"):
+        read_frames(folder, on_bad_frame="skip")
+
+
+@pytest.mark.parametrize(("dtype", "levels"), [(torch.bfloat16, 2), (torch.float16, 0.5)], ids=str)
+def test_other_number_formats(model, photo, driving, dtype, levels):
+    low = small_model().to(dtype)
+    difference = animate(low, photo, driving[:1]).float() - animate(model, photo, driving[:1]).float()
+    assert difference.abs().mean() < levels
 
 
 def spoil_labels(folder: Path) -> None:

@@ -9,10 +9,11 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
-from portraitzoo.errors import MediaError, ZooError
+from portraitzoo.errors import CheckpointError, MediaError, WeightsUnavailableError, ZooError
 from portraitzoo.faces.motion_embedding import MotionEncoder, crop_face
+from portraitzoo.hub.loading import load
 from portraitzoo.media.arrays import DAMAGE, read_array
 from portraitzoo.media.images import from_uint8, list_images, read_image
 from portraitzoo.methods.portrait4d.prepared import FRAME_LABEL, Frames, Portrait
@@ -20,6 +21,8 @@ from portraitzoo.methods.portrait4d.prepared import FRAME_LABEL, Frames, Portrai
 IMAGES, LANDMARKS, MOTIONS = "align_images", "3dldmks_align", "motion_feats"
 LABELS = {"fitted": "flame_optim_params", "simplified": "bfm2flame_params_simplified"}
 """Folders of head parameters: fitted to each picture, or converted from another head model's (no gaze)."""
+ENCODER = "pdfgc-motion"
+"""Entry of the index that embeds motion as the released networks were trained with it."""
 
 LabelKind = Literal["fitted", "simplified"]
 OnBadFrame = Literal["stop", "skip", "repeat"]
@@ -36,7 +39,8 @@ class PreparedFolder:
     Args:
         path: the folder.
         parameters: which of the head parameters.
-        encoder: embeds the motion of pictures without ``motion_feats``.
+        encoder: embeds the motion of pictures without ``motion_feats``; None for PD-FGC's, downloaded when needed.
+        device: where it then computes; None for the best one here.
         side: that pictures must have, in pixels; None takes any.
 
     Attributes:
@@ -53,13 +57,16 @@ class PreparedFolder:
         *,
         parameters: LabelKind = "fitted",
         encoder: MotionEncoder | None = None,
+        device: torch.device | str | None = None,
         side: int | None = None,
     ) -> None:
-        self.path, self.encoder, self.side = Path(path), encoder, side
+        self.path, self.side, self._device = Path(path), side, device
+        self._encoder: nn.Module | None = encoder
         if parameters not in LABELS:
             raise ZooError(f"unknown head parameters {parameters!r}: choose {' or '.join(LABELS)}")
         if not self.path.is_dir():
-            raise ZooError(f"there is no folder {self.path}")
+            told = "is a file: give the folder that it was prepared into" if self.path.exists() else "does not exist"
+            raise ZooError(f"{self.path} {told}")
         self.labels = self.path / LABELS[parameters]
         if not any(self.labels.glob("*.npy")):
             raise ZooError(f"there are no head parameters ({self.labels.name}/*.npy) in {self.path}: prepare it first")
@@ -76,13 +83,14 @@ class PreparedFolder:
         """What is known of one picture.
 
         Raises:
+            WeightsUnavailableError: if motion is to be embedded and the encoder's weights cannot be had.
             ZooError: if something is missing or damaged, or holds NaN; the message names it.
         """
         label = self._numbers(self.labels.name, name, "head parameters", (FRAME_LABEL,))
-        if (self.path / MOTIONS / f"{name}.npy").is_file() or self.encoder is None:
+        if (self.path / MOTIONS / f"{name}.npy").is_file() or not (self.path / LANDMARKS).is_dir():
             motion = self._numbers(MOTIONS, name, "motion embedding", (-1,))
         else:
-            motion = self._embedded(self.encoder, name)
+            motion = self._embedded(name)
         return Frames.from_labels(label[None], motion[None])
 
     def first(self) -> Frames:
@@ -107,6 +115,8 @@ class PreparedFolder:
         for name in self.names:
             try:
                 yield self.frame(name)
+            except (WeightsUnavailableError, CheckpointError):
+                raise
             except ZooError as error:
                 yield error
 
@@ -168,11 +178,13 @@ class PreparedFolder:
         return Portrait(self.picture(name), self.frame(name))
 
     @torch.no_grad()
-    def _embedded(self, encoder: MotionEncoder, name: str) -> Float[Tensor, " motion_dim"]:
+    def _embedded(self, name: str) -> Float[Tensor, " motion_dim"]:
         landmarks = self._numbers(LANDMARKS, name, "landmarks", (-1, -1))[None, :, :2]
+        image = from_uint8(self.picture(name)[None])
+        encoder = load(ENCODER, self._device) if self._encoder is None else self._encoder
+        self._encoder = encoder
         device = next(encoder.parameters()).device
-        image = from_uint8(self.picture(name)[None]).to(device)
-        return encoder(crop_face(image, landmarks.to(device)))[0].cpu()
+        return encoder(crop_face(image.to(device), landmarks.to(device)))[0].cpu()
 
     def _numbers(self, part: str, name: str, what: str, shape: tuple[int, ...]) -> Tensor:
         path = self.path / part / f"{name}.npy"
@@ -196,6 +208,7 @@ def read_frames(
     *,
     parameters: LabelKind = "fitted",
     encoder: MotionEncoder | None = None,
+    device: torch.device | str | None = None,
     on_bad_frame: OnBadFrame = "stop",
 ) -> Frames:
     """Tracked frames of a prepared folder, in the order of their names.
@@ -203,13 +216,14 @@ def read_frames(
     Args:
         folder: laid out as :class:`PreparedFolder` says.
         parameters: which of the head parameters.
-        encoder: embeds the motion of frames without ``motion_feats``.
+        encoder: as in :class:`PreparedFolder`.
+        device: as in :class:`PreparedFolder`.
         on_bad_frame: as in :meth:`PreparedFolder.read`.
 
     Raises:
         ZooError: if the folder lacks something; the message names it.
     """
-    return PreparedFolder(folder, parameters=parameters, encoder=encoder).read(on_bad_frame)[1]
+    return PreparedFolder(folder, parameters=parameters, encoder=encoder, device=device).read(on_bad_frame)[1]
 
 
 def read_portrait(
@@ -218,6 +232,7 @@ def read_portrait(
     *,
     parameters: LabelKind = "fitted",
     encoder: MotionEncoder | None = None,
+    device: torch.device | str | None = None,
 ) -> Portrait:
     """A photo of a prepared folder.
 
@@ -225,7 +240,8 @@ def read_portrait(
         place: the folder, laid out as :class:`PreparedFolder` says; or a picture in its ``align_images``.
         name: of the photo without suffix; None for the first, or for the picture named.
         parameters: which of the head parameters.
-        encoder: embeds the motion of a photo without ``motion_feats``.
+        encoder: as in :class:`PreparedFolder`.
+        device: as in :class:`PreparedFolder`.
 
     Raises:
         ZooError: if the folder lacks something; the message names it.
@@ -238,7 +254,7 @@ def read_portrait(
                 f"picture in its {IMAGES}"
             )
         place, name = place.parent.parent, place.stem
-    folder = PreparedFolder(place, parameters=parameters, encoder=encoder)
+    folder = PreparedFolder(place, parameters=parameters, encoder=encoder, device=device)
     return folder.portrait(folder.names[0] if name is None else name)
 
 

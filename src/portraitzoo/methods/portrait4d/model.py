@@ -184,7 +184,7 @@ class Portrait4D(
         Raises:
             ZooError: as :meth:`animate`.
         """
-        photos = PreparedFolder(source, parameters=parameters, side=self.config.image_resolution)
+        photos = self._folder(source, parameters)
         drive = self._drive(driving, parameters, "skip" if on_bad_frame == "repeat" else on_bad_frame)
         frames, cameras = view(drive.frames, trajectory, neck)
         options = {"motion_scale": motion_scale, "render_resolution": render_resolution, "background": background}
@@ -234,7 +234,10 @@ class Portrait4D(
             ...     for frame in session.steps(PreparedFolder("clip/").attempts()):
             ...         show(frame)
         """
-        portrait = source if isinstance(source, Portrait) else read_portrait(source, parameters=parameters)
+        if isinstance(source, Portrait):
+            portrait = source
+        else:
+            portrait = read_portrait(source, parameters=parameters, device=self.device)
         session = Session(
             self.generator,
             portrait,
@@ -282,7 +285,7 @@ class Portrait4D(
             return session.surface(*session.space(frame[:1]), resolution=resolution, level=level)
 
     def _folder(self, path: str | Path, parameters: LabelKind) -> PreparedFolder:
-        return PreparedFolder(path, parameters=parameters, side=self.config.image_resolution)
+        return PreparedFolder(path, parameters=parameters, device=self.device, side=self.config.image_resolution)
 
     def _drive(self, driving: str | Path | Frames, parameters: LabelKind, on_bad_frame: OnBadFrame) -> "_Drive":
         check_on_bad_frame(on_bad_frame)

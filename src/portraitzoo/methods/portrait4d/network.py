@@ -253,7 +253,8 @@ class Reconstructor(nn.Module):
             box_scale: how much larger than configured the cube is that planes cover.
         """
         straight = points if field is None else field(points)
-        return triplane_features(planes, straight / box_scale, self.config.box_warp, CYCLIC_AXES)
+        # Places need float32 whatever the weights are: bf16 tells only half of the pixels apart.
+        return triplane_features(planes.to(points.dtype), straight / box_scale, self.config.box_warp, CYCLIC_AXES)
 
     def field(
         self,
@@ -263,7 +264,8 @@ class Reconstructor(nn.Module):
         box_scale: float | Float[Tensor, "batch 1 1"] = 1.0,
     ) -> tuple[Float[Tensor, "batch points 1"], Float[Tensor, "batch points channels"]]:
         """Raw density (before softplus) and colour features, about [0, 1], at world points; see :meth:`features`."""
-        return self.decoder(self.features(points, planes, field, box_scale))
+        density, color = self.decoder(self.features(points, planes, field, box_scale).to(self.w_avg.dtype))
+        return density.to(points.dtype), color.to(points.dtype)
 
     def render(
         self,
@@ -335,7 +337,7 @@ class Reconstructor(nn.Module):
         features = (foreground + (1 - opacity) * behind) * 2 - 1
         styles = self.w_avg.expand(len(planes), -1)
         return Portrait4DOutput(
-            image=self.super_resolution(features[:, :3], features, styles),
+            image=self.super_resolution(features[:, :3].to(styles.dtype), features.to(styles.dtype), styles),
             features=features,
             foreground_features=foreground * 2 - 1,
             background_features=behind * 2 - 1,

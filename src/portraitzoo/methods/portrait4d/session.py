@@ -78,7 +78,7 @@ class Session:
         self.check(portrait.tracked)
         with torch.inference_mode():
             self.features: SourceFeatures = network.encode(
-                portrait.pixels().to(self.device), portrait.tracked.motion.to(self.device), self.scale
+                portrait.pixels().to(network.w_avg), portrait.tracked.motion.to(network.w_avg), self.scale
             )
         self._still: Tensor | None = None
         self._last: Tensor | None = None
@@ -202,10 +202,10 @@ class Session:
         if self.scale == 0:
             # Nothing of the driving motion counts: the planes are the photo's own.
             if self._still is None:
-                self._still = self.network.planes(self.features, frames.motion[:1].to(self.device), 0.0)
+                self._still = self.network.planes(self.features, frames.motion[:1].to(self.network.w_avg), 0.0)
             planes = self._still.expand(len(frames), *self._still.shape[1:])
         else:
-            planes = self.network.planes(self.features, frames.motion.to(self.device), self.scale)
+            planes = self.network.planes(self.features, frames.motion.to(self.network.w_avg), self.scale)
         shape = self.portrait.tracked.head.shape.expand(len(frames), -1)
         head = FlameParameters(shape, frames.head.expression, frames.head.pose, frames.head.eye_pose)
         return planes, self.network.neck_field(head.to(self.device))

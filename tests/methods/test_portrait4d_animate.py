@@ -67,7 +67,8 @@ def test_a_step_sees_from_where_it_is_told(model, photo, driving):
 def test_bad_frames_of_a_stream(model, photo, driving):
     first, second, third = one_by_one(driving)
     short = replace(second, motion=second.motion[:, :7])
-    stream = [BROKEN, first, BROKEN, short, third]
+    not_a_number = Frames.attempt(second.labels() * float("nan"), second.motion)
+    stream = [BROKEN, first, not_a_number, short, third]
     good = model.animate(photo, driving).frames
     with model.session(photo, on_bad_frame="skip") as session:
         assert session.step(BROKEN) is None
@@ -80,6 +81,8 @@ def test_bad_frames_of_a_stream(model, photo, driving):
             session.step(BROKEN)
         with pytest.raises(ZooError, match="have 7 numbers, the network wants 20"):
             list(session.steps([first, short]))
+        with pytest.raises(ZooError, match="NaN or infinite"):
+            session.step(not_a_number)
         with pytest.raises(ZooError, match="1 driving frame, not 3"):
             session.step(driving)
     with pytest.raises(ZooError, match="unknown treatment of bad frames 'drop': choose stop, skip, repeat"):

@@ -75,6 +75,14 @@ class Frames:
         return Frames(self.camera[index], self.head[index], self.motion[index])
 
     @classmethod
+    def attempt(cls, labels: Float[Tensor, "time 437"], motion: Float[Tensor, "time motion_dim"]) -> Frames | ZooError:
+        """As :meth:`from_labels`, but what is wrong is returned: for streams that are to outlive a bad frame."""
+        try:
+            return cls.from_labels(labels, motion)
+        except ZooError as error:
+            return error
+
+    @classmethod
     def cat(cls, parts: Sequence[Frames]) -> Frames:
         """Join frames along time.
 

@@ -192,10 +192,22 @@ def test_a_folder_as_a_stream(model, clip, photo):
         assert torch.stack(list(session.steps(PreparedFolder(clip).attempts()))).equal(whole[[0, 1, 1, 3]])
 
 
-def test_pictures_out_of_a_collection_lack_no_numbers(model, tmp_path):
-    folder = prepared(tmp_path / "few", model, ["00003", "00250", "69000"])
-    assert len(read_frames(folder)) == 3
-    assert PreparedFolder(folder).names == ["00003", "00250", "69000"]
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["00003", "00250", "69000"], ["00003", "00250", "69000"]),
+        (["008", "009", "011"], ["008", "009", "010", "011"]),
+        (["8", "9", "11"], ["8", "9", "10", "11"]),
+        (["f2", "f10", "f9"], ["f2", "f9", "f10"]),
+        (["01", "2", "3"], ["01", "2", "3"]),
+    ],
+    ids=["of a collection", "padded", "plain", "within names", "mixed"],
+)
+def test_frames_are_in_the_order_of_their_numbers(tmp_path, names, expected):
+    (tmp_path / "flame_optim_params").mkdir()
+    for name in names:
+        (tmp_path / "flame_optim_params" / f"{name}.npy").touch()
+    assert PreparedFolder(tmp_path).names == expected
 
 
 def test_a_folder_without_one_good_frame(model, clip):

@@ -15,7 +15,7 @@ from portraitzoo.errors import CheckpointError, MediaError, WeightsUnavailableEr
 from portraitzoo.faces.motion_embedding import MotionEncoder, crop_face
 from portraitzoo.hub.loading import load
 from portraitzoo.media.arrays import DAMAGE, read_array
-from portraitzoo.media.images import from_uint8, list_images, read_image
+from portraitzoo.media.images import from_uint8, list_images, natural_order, read_image
 from portraitzoo.methods.portrait4d.prepared import FRAME_LABEL, Frames, Portrait
 
 IMAGES, LANDMARKS, MOTIONS = "align_images", "3dldmks_align", "motion_feats"
@@ -44,8 +44,8 @@ class PreparedFolder:
         side: that pictures must have, in pixels; None takes any.
 
     Attributes:
-        names: of all pictures in order, those included that lack something: of a numbered folder that holds at least
-            half of the numbers between its first and its last one, the others too.
+        names: of all pictures in order (numbers within them count), those included that lack something: of a numbered
+            folder that holds at least half of the numbers between its first and its last one, the others too.
 
     Raises:
         ZooError: if there is no such folder, or no head parameters in it.
@@ -287,9 +287,12 @@ def check_on_bad_frame(choice: str) -> None:
 
 def _with_gaps(names: set[str]) -> list[str]:
     """The names in order, with the numbers that a video's frames lack."""
-    if len({len(name) for name in names}) == 1 and all(name.isascii() and name.isdigit() for name in names):
-        first, last, width = int(min(names)), int(max(names)), len(next(iter(names)))
+    if all(name.isascii() and name.isdigit() for name in names):
+        numbers, widths = [int(name) for name in names], {len(name) for name in names}
+        first, count, width = min(numbers), max(numbers) - min(numbers) + 1, widths.pop() if len(widths) == 1 else 0
         # Pictures out of a large collection are numbered too, but nearly all of its numbers are elsewhere.
-        if last - first < 2 * len(names):
-            return [f"{number:0{width}d}" for number in range(first, last + 1)]
-    return sorted(names)
+        if count <= 2 * len(names):
+            counted = [f"{number:0{width}d}" for number in range(first, first + count)]
+            if names <= set(counted):
+                return counted
+    return sorted(names, key=lambda name: natural_order(Path(name)))

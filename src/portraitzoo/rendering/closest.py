@@ -23,6 +23,8 @@ _LEAF = 32
 _CLOUD_STEPS = 3  # of the cloud along the longest edge of a face of mean size
 _EXACT = "donot_use_mm_for_euclid_dist"
 _CELL_BITS = 10
+_SPREADING = ((16, 0x30000FF), (8, 0x300F00F), (4, 0x30C30C3), (2, 0x9249249))  # ten bits, two free ones between them
+_FEW = 1 << 15  # distances that are measured sooner than a tree is built
 
 _Vector = Sequence[Tensor]
 
@@ -71,7 +73,7 @@ def nearest_vertices(
     """
     with torch.no_grad():
         points, vertices = points.float(), vertices.float()
-        if points.device.type == "cpu":
+        if points.device.type == "cpu" and len(points) * len(vertices) > _FEW:
             # Neighbours in space ask for the same branches: in this order the tree answers several times faster.
             order = _along_a_curve(points).argsort()
             found = torch.empty(len(points), count, dtype=torch.int64)
@@ -105,11 +107,9 @@ def _along_a_curve(points: Float[Tensor, "points 3"]) -> Int[Tensor, " points"]:
     low = points.amin(0)
     side = (points.amax(0) - low).amax().clamp(min=1e-9)
     cell = ((points - low) / side * (2**_CELL_BITS - 1)).long()
-    place = torch.zeros(len(points), dtype=torch.int64)
-    for bit in range(_CELL_BITS):
-        for axis in range(3):
-            place |= ((cell[:, axis] >> bit) & 1) << (3 * bit + axis)
-    return place
+    for shift, mask in _SPREADING:
+        cell = (cell | cell << shift) & mask
+    return cell[:, 0] | cell[:, 1] << 1 | cell[:, 2] << 2
 
 
 def plane_coordinates(

@@ -65,13 +65,13 @@ class Portrait4DTraining(PhasedTraining):
     split over devices, as published, are the groups of the minibatch standard deviation.
 
     Args:
+        head: the parametric head of a network that starts fresh.
         network: sizes of the reconstructor; None takes those of ``init_from`` (or the official ones). Those of the
             head are always the head's own.
         discriminator: sizes of the discriminator; None takes those of ``init_from``, else the reconstructor's.
         init_from: what to start from: an entry of the index, a folder in our format, or a run's checkpoint. The
             reconstructor starts from the averaged weights unless the raw ones are there too; so does the
             discriminator.
-        head: the parametric head of a network that starts fresh.
         losses: weights of the losses.
         curriculum: when they count.
         generator_lr: Adam's learning rate of the reconstructor, before the scaling for lazy regularisation.
@@ -100,23 +100,23 @@ class Portrait4DTraining(PhasedTraining):
 
     def __init__(
         self,
-        network: Portrait4DConfig | None,
-        discriminator: DiscriminatorConfig | None,
-        init_from: str | None,
         head: FlameHead | None,
-        losses: LossWeights,
-        curriculum: Curriculum,
-        generator_lr: float,
-        discriminator_lr: float,
-        cross_lr_scale: float,
-        generator_interval: int,
-        discriminator_interval: int,
-        ema_half_life: float,
-        ema_rampup: float | None,
-        perception: PerceptionWeights,
-        low_precision: Literal["bf16", "fp16"] | None,
-        device_batch: int | None,
-        seed: int,
+        network: Portrait4DConfig | None = None,
+        discriminator: DiscriminatorConfig | None = None,
+        init_from: str | None = None,
+        losses: LossWeights = LossWeights(),  # noqa: B008 - frozen
+        curriculum: Curriculum = Curriculum(),  # noqa: B008 - frozen
+        generator_lr: float = 1e-4,
+        discriminator_lr: float = 1e-4,
+        cross_lr_scale: float = 1.0,
+        generator_interval: int = 16,
+        discriminator_interval: int = 16,
+        ema_half_life: float = 10_000,
+        ema_rampup: float | None = 0.05,
+        perception: PerceptionWeights = "official",
+        low_precision: Literal["bf16", "fp16"] | None = None,
+        device_batch: int | None = None,
+        seed: int = 0,
     ) -> None:
         start = read_pretrained(init_from, self.FAMILY) if init_from else None
         kinds = Portrait4DConfig, DiscriminatorConfig

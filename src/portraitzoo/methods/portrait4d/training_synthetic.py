@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,11 +16,7 @@ from portraitzoo.methods.genhead.model import GenHead  # the one family that thi
 from portraitzoo.methods.genhead.motions import MOTION_SIZE
 from portraitzoo.methods.genhead.network import Generator
 from portraitzoo.methods.portrait4d.cameras import camera_of_label
-from portraitzoo.methods.portrait4d.config import Portrait4DConfig
-from portraitzoo.methods.portrait4d.curriculum import Curriculum, LossWeights
 from portraitzoo.methods.portrait4d.data import Motion
-from portraitzoo.methods.portrait4d.discriminator import DiscriminatorConfig
-from portraitzoo.methods.portrait4d.perception import PerceptionWeights
 from portraitzoo.methods.portrait4d.phases import Task
 from portraitzoo.methods.portrait4d.pools import EYES, JAW, NECK, HeadBatch
 from portraitzoo.methods.portrait4d.synthesis import POINTS, RESOLUTION, TRUNCATION_PSI, Pictured, Synthesiser
@@ -37,31 +33,16 @@ class SyntheticTraining(Portrait4DTraining):
 
     Each sample is one head that GenHead makes up, in three views: the photo, a driving frame whose motion is that of
     the target, and the target. All phases of an update share them. Where the head does not move, as in half of the
-    samples and in all of a static network, motions are switched off. The parametric head is GenHead's. For arguments
-    not told here see :class:`Portrait4DTraining`.
+    samples and in all of a static network, motions are switched off. The parametric head is GenHead's.
 
     Args:
         genhead: what makes the heads: an entry of the index, a folder in our format, or a run.
-        network: sizes of the reconstructor; ``static`` for Portrait4D-static.
-        discriminator: sizes of the discriminator.
-        init_from: what to start from; None for fresh weights.
         motion: ``embedding``: PD-FGC looks at photo and driving frame (548 numbers, as published); ``head``: the
             head's expression, jaw and gaze (109 numbers).
         truncation_psi: of GenHead.
         synthesis_resolution: side of GenHead's volume rendering.
-        losses: weights of the losses.
-        curriculum: when they count.
-        generator_lr: learning rate of the reconstructor.
-        discriminator_lr: that of the discriminator.
-        cross_lr_scale: of the layers that motion enters by.
-        generator_interval: updates per density regularisation.
-        discriminator_interval: updates per R1 regularisation.
-        ema_half_life: of the average.
-        ema_rampup: of the average.
-        perception: weights of the networks that losses look through.
-        low_precision: number format on a GPU.
-        device_batch: samples that a device takes at a time.
-        seed: seed of all draws.
+        init_from: what to start from; None for fresh weights.
+        shared: further arguments of :class:`Portrait4DTraining`; ``network`` says whether it is static.
 
     Raises:
         CheckpointError: if ``init_from`` or ``genhead`` do not fit.
@@ -71,48 +52,16 @@ class SyntheticTraining(Portrait4DTraining):
     def __init__(
         self,
         genhead: str = "genhead-ffhq512",
-        network: Portrait4DConfig | None = None,
-        discriminator: DiscriminatorConfig | None = None,
-        init_from: str | None = None,
         motion: Motion = "embedding",
         truncation_psi: float = TRUNCATION_PSI,
         synthesis_resolution: int = RESOLUTION,
-        losses: LossWeights = LossWeights(),  # noqa: B008 - frozen
-        curriculum: Curriculum = Curriculum(),  # noqa: B008 - frozen
-        generator_lr: float = 1e-4,
-        discriminator_lr: float = 1e-4,
-        cross_lr_scale: float = 1.0,
-        generator_interval: int = 16,
-        discriminator_interval: int = 16,
-        ema_half_life: float = 10_000,
-        ema_rampup: float | None = 0.05,
-        perception: PerceptionWeights = "official",
-        low_precision: Literal["bf16", "fp16"] | None = None,
-        device_batch: int | None = None,
-        seed: int = 0,
+        init_from: str | None = None,
+        **shared: Any,
     ) -> None:
         maker = load(genhead, "cpu")
         if not isinstance(maker, GenHead):
             raise CheckpointError(f"{genhead} is no GenHead: heads are made up by one")
-        super().__init__(
-            network,
-            discriminator,
-            init_from,
-            None if init_from else maker.generator.head,
-            losses,
-            curriculum,
-            generator_lr,
-            discriminator_lr,
-            cross_lr_scale,
-            generator_interval,
-            discriminator_interval,
-            ema_half_life,
-            ema_rampup,
-            perception,
-            low_precision,
-            device_batch,
-            seed,
-        )
+        super().__init__(head=None if init_from else maker.generator.head, init_from=init_from, **shared)
         for item in ("image_resolution", "plane_channels"):
             theirs, ours = getattr(maker.config, item), getattr(self.config, item)
             if theirs != ours:

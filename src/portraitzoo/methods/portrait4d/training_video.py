@@ -16,13 +16,11 @@ from portraitzoo.hub.loading import load
 from portraitzoo.methods.genhead.training import HeadSource, load_head  # the one family that this one may import
 from portraitzoo.methods.portrait4d.cameras import FOCAL, camera_of_label
 from portraitzoo.methods.portrait4d.config import Portrait4DConfig
-from portraitzoo.methods.portrait4d.curriculum import Curriculum, LossWeights
+from portraitzoo.methods.portrait4d.curriculum import Curriculum
 from portraitzoo.methods.portrait4d.data import FramePairBatch
-from portraitzoo.methods.portrait4d.discriminator import DiscriminatorConfig
 from portraitzoo.methods.portrait4d.model import Portrait4D
 from portraitzoo.methods.portrait4d.network import Portrait4DOutput, Reconstructor
 from portraitzoo.methods.portrait4d.objective import Target, pixels_up, y_down
-from portraitzoo.methods.portrait4d.perception import PerceptionWeights
 from portraitzoo.methods.portrait4d.phases import NewView, Task
 from portraitzoo.methods.portrait4d.poses import eye_opening, teacher_box_scale
 from portraitzoo.methods.portrait4d.training import GREG, VIEWS, Portrait4DTraining
@@ -43,13 +41,9 @@ class VideoTraining(Portrait4DTraining):
     With a teacher, a frozen static reconstructor, the driving motion is mostly read off a view of the driving frame
     that the teacher makes up, so that motion embeddings tell nothing of the pose; and frames of new views are held
     to the teacher's. Without one this is plain self-reenactment, which needs no ready network if the perceptual and
-    the identity loss have weight 0; densities are regularised instead. For arguments not told here see
-    :class:`Portrait4DTraining`.
+    the identity loss have weight 0; densities are regularised instead.
 
     Args:
-        network: sizes of the reconstructor.
-        discriminator: sizes of the discriminator.
-        init_from: what to start from; v2 starts from Portrait4D-static.
         head: the parametric head of a network that starts fresh: ``flame`` (from FLAME's files), or the free head,
             ``full`` or ``small``.
         teacher: static reconstructor: an entry of the index, a folder in our format, or a run; None for none.
@@ -57,19 +51,12 @@ class VideoTraining(Portrait4DTraining):
         necks: ``turned``, as published: necks turn as in the clips, apart from what :func:`rectified_necks` takes away;
             ``straight``: the whole pose of a head is in the camera, as in training on synthesised data, which takes a
             third of the time on a CPU.
-        losses: weights of the losses.
-        curriculum: when they count.
-        generator_lr: learning rate of the reconstructor.
-        discriminator_lr: that of the discriminator.
-        cross_lr_scale: of the layers that motion enters by.
+        init_from: what to start from; v2 starts from Portrait4D-static.
+        curriculum: when losses count.
+        cross_lr_scale: how much larger the learning rate of the layers is that motion enters by.
         generator_interval: updates per regularisation of the reconstructor.
-        discriminator_interval: updates per R1 regularisation.
-        ema_half_life: of the average.
-        ema_rampup: of the average.
-        perception: weights of the networks that losses look through.
-        low_precision: number format on a GPU.
-        device_batch: samples that a device takes at a time.
-        seed: seed of all draws.
+        ema_rampup: the average's half life is at most this share of the samples seen.
+        shared: further arguments of :class:`Portrait4DTraining`.
 
     Raises:
         CheckpointError: if ``init_from`` or ``teacher`` do not fit.
@@ -78,45 +65,25 @@ class VideoTraining(Portrait4DTraining):
 
     def __init__(
         self,
-        network: Portrait4DConfig | None = None,
-        discriminator: DiscriminatorConfig | None = None,
-        init_from: str | None = None,
         head: HeadSource | None = None,
         teacher: str | None = None,
         novel_views: float = 0.9,
         necks: Literal["turned", "straight"] = "turned",
-        losses: LossWeights = LossWeights(),  # noqa: B008 - frozen
+        init_from: str | None = None,
         curriculum: Curriculum = SETTLED,
-        generator_lr: float = 1e-4,
-        discriminator_lr: float = 1e-4,
         cross_lr_scale: float = 2.5,
         generator_interval: int = 4,
-        discriminator_interval: int = 16,
-        ema_half_life: float = 10_000,
         ema_rampup: float | None = None,
-        perception: PerceptionWeights = "official",
-        low_precision: Literal["bf16", "fp16"] | None = None,
-        device_batch: int | None = None,
-        seed: int = 0,
+        **shared: Any,
     ) -> None:
         super().__init__(
-            network,
-            discriminator,
-            init_from,
-            None if head is None or init_from else load_head(head),
-            losses,
-            curriculum,
-            generator_lr,
-            discriminator_lr,
-            cross_lr_scale,
-            generator_interval,
-            discriminator_interval,
-            ema_half_life,
-            ema_rampup,
-            perception,
-            low_precision,
-            device_batch,
-            seed,
+            head=None if head is None or init_from else load_head(head),
+            init_from=init_from,
+            curriculum=curriculum,
+            cross_lr_scale=cross_lr_scale,
+            generator_interval=generator_interval,
+            ema_rampup=ema_rampup,
+            **shared,
         )
         self.teacher_name, self.novel_views, self.necks = teacher, novel_views, necks
         self.teacher = None if teacher is None else Frozen(_teacher(teacher, self.config))
@@ -138,7 +105,7 @@ class VideoTraining(Portrait4DTraining):
                 f"{self.config.motion_dim}: change motion_dim, or `motion` of the data"
             )
         composed, own = self._tracked(batch.driving_label)
-        head = dataclasses.replace(own, shape=batch.source_label[:, LABEL_SIZE : LABEL_SIZE + own.shape.shape[1]])
+        head = dataclasses.replace(own, shape=self._tracked(batch.source_label)[1].shape)
         drive = batch.driving_motion
         if self.teacher is not None and self.novel_views > 0:
             drive = self._motion_of_other_view(batch, own, purpose)

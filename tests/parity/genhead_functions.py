@@ -13,7 +13,7 @@ from torch import Tensor
 from portraitzoo.faces.flame_parameters import FlameParameters
 from portraitzoo.faces.neck_field import MIN_AREA, NeckField, follow_faces, surface_offsets
 from portraitzoo.layers.resampling import binomial_filter, resize, upsample2d
-from portraitzoo.media.records import message_fields
+from portraitzoo.media.portrait_records import Datum
 from portraitzoo.methods.genhead.cameras import camera_of, depth_bounds
 from portraitzoo.methods.genhead.deformer import FIELD_SIDE, PosedHead, pose_heads
 from portraitzoo.methods.genhead.masks import MOUTH_BLUR, opening
@@ -316,14 +316,13 @@ def check_augment(arrays: Arrays) -> None:
 
 
 def check_datum(arrays: Arrays) -> None:
-    fields = message_fields(bytes(arrays["datum.bytes"].tolist()), "the datum")
-    assert all(isinstance(fields[number], int) for number in (1, 2, 3))
+    message = bytes(arrays["datum.bytes"].tolist())
+    datum = Datum.decode(message, "the datum")
+    assert datum.layout == "Datum_genhead" and datum.encode("the datum") == message
     notes = arrays.notes["datum.bytes"]["what"]
-    assert fields[4] == b"IMAGEBYTES" and fields[5] == b"SEGBYTES" and "IMAGEBYTES" in notes
-    for number, name in ((6, "datum.labels"), (7, "datum.mots")):
-        value = fields[number]
-        assert isinstance(value, bytes)
-        assert torch.frombuffer(bytearray(value), dtype=torch.float32).equal(arrays[name])
+    assert datum.contents["images"] == b"IMAGEBYTES" and datum.contents["segs"] == b"SEGBYTES" and "IMAGEBYTES" in notes
+    for key in ("labels", "mots"):
+        assert torch.from_numpy(datum.numbers(key)[0]).equal(arrays[f"datum.{key}"])
 
 
 FUNCTIONS: dict[str, Callable[[Arrays], None]] = {

@@ -20,8 +20,11 @@ from portraitzoo.errors import CheckpointError, MediaError, ZooError
 from portraitzoo.methods.genhead.cameras import label_of, placed
 from portraitzoo.methods.genhead.model import GenHead
 from portraitzoo.methods.genhead.motions import identity_shape, motion_rows
+from portraitzoo.methods.portrait4d.config import Portrait4DConfig
 from portraitzoo.methods.portrait4d.curriculum import Curriculum, LossWeights
 from portraitzoo.methods.portrait4d.discriminator import DiscriminatorConfig
+from portraitzoo.methods.portrait4d.encoders import GlobalEncoder
+from portraitzoo.methods.portrait4d.imagenet import start_from_imagenet
 from portraitzoo.methods.portrait4d.pools import HeadBatch, ParameterPools, PoolsDataModule
 from portraitzoo.methods.portrait4d.training import DMAIN, GMAIN
 from portraitzoo.methods.portrait4d.training_synthetic import SyntheticTraining
@@ -209,3 +212,36 @@ def test_recipes_are_complete(name, capsys):
     assert settings["truncation_psi"] == 0.95 and settings["generator_interval"] == 16
     assert printed["data"]["init_args"]["batch_size"] == 32
     assert settings["discriminator"] is None and DiscriminatorConfig().group_size == 2
+
+
+def resnet34(stem: int = 64) -> dict[str, torch.Tensor]:
+    """Tensors with the names and shapes of torchvision's file."""
+    tensors = {"conv1.weight": torch.randn(stem, 3, 7, 7), "bn1.weight": torch.ones(64), "fc.bias": torch.zeros(1000)}
+    before = 64
+    for stage, (width, depth) in enumerate(((64, 3), (128, 4), (256, 6), (512, 3)), 1):
+        for block in range(depth):
+            name = f"layer{stage}.{block}"
+            tensors[f"{name}.conv1.weight"] = torch.randn(width, before, 3, 3)
+            tensors[f"{name}.conv2.weight"] = torch.randn(width, width, 3, 3)
+            if before != width:
+                tensors[f"{name}.downsample.0.weight"] = torch.randn(width, before, 1, 1)
+            before = width
+    return tensors
+
+
+def test_the_global_encoder_starts_from_imagenet(tmp_path):
+    official, path = resnet34(), tmp_path / "resnet34.pth"
+    torch.save(official, path)
+    sizes = Portrait4DConfig()
+    stages = (sizes.global_stem, sizes.global_widths, sizes.global_depths)
+    encoder = GlobalEncoder(*stages, 8, (1, 2, 3))
+    start_from_imagenet(encoder, path)
+    assert torch.equal(encoder.stages["layer3"][0].shortcut.weight, official["layer3.0.downsample.0.weight"])
+    assert torch.equal(encoder.stages["layer4"][2].conv2.weight, official["layer4.2.conv2.weight"])
+    torch.testing.assert_close(encoder.stem.weight, official["conv1.weight"][:, [0, 1, 2, 0, 1]] * 0.6)
+    torch.save(resnet34(stem=32), path)
+    with pytest.raises(CheckpointError, match="only the official size"):
+        start_from_imagenet(encoder, path)
+    torch.save({"weight": torch.zeros(1)}, path)
+    with pytest.raises(CheckpointError, match="no ResNet-34"):
+        start_from_imagenet(encoder, path)

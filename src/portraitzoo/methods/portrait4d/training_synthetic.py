@@ -17,6 +17,7 @@ from portraitzoo.methods.genhead.motions import MOTION_SIZE
 from portraitzoo.methods.genhead.network import Generator
 from portraitzoo.methods.portrait4d.cameras import camera_of_label
 from portraitzoo.methods.portrait4d.data import Motion
+from portraitzoo.methods.portrait4d.imagenet import start_from_imagenet
 from portraitzoo.methods.portrait4d.phases import Task
 from portraitzoo.methods.portrait4d.pools import EYES, JAW, NECK, HeadBatch
 from portraitzoo.methods.portrait4d.synthesis import POINTS, RESOLUTION, TRUNCATION_PSI, Pictured, Synthesiser
@@ -41,11 +42,13 @@ class SyntheticTraining(Portrait4DTraining):
             head's expression, jaw and gaze (109 numbers).
         truncation_psi: of GenHead.
         synthesis_resolution: side of GenHead's volume rendering.
+        imagenet: start the global encoder from ImageNet's ResNet-34, as published; only without ``init_from``.
         init_from: what to start from; None for fresh weights.
         shared: further arguments of :class:`Portrait4DTraining`; ``network`` says whether it is static.
 
     Raises:
         CheckpointError: if ``init_from`` or ``genhead`` do not fit.
+        WeightsUnavailableError: if weights are not on this machine and cannot be fetched.
         ZooError: if a name is unknown.
     """
 
@@ -55,6 +58,7 @@ class SyntheticTraining(Portrait4DTraining):
         motion: Motion = "embedding",
         truncation_psi: float = TRUNCATION_PSI,
         synthesis_resolution: int = RESOLUTION,
+        imagenet: bool = False,
         init_from: str | None = None,
         **shared: Any,
     ) -> None:
@@ -62,6 +66,9 @@ class SyntheticTraining(Portrait4DTraining):
         if not isinstance(maker, GenHead):
             raise CheckpointError(f"{genhead} is no GenHead: heads are made up by one")
         super().__init__(head=None if init_from else maker.generator.head, init_from=init_from, **shared)
+        if imagenet and not init_from:
+            start_from_imagenet(self.generator.global_encoder)
+            self.generator_ema.global_encoder.load_state_dict(self.generator.global_encoder.state_dict())
         for item in ("image_resolution", "plane_channels"):
             theirs, ours = getattr(maker.config, item), getattr(self.config, item)
             if theirs != ours:

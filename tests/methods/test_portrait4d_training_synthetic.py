@@ -52,7 +52,7 @@ def pools(tmp_path_factory) -> Path:
         shapes = torch.cat([identity_shape(seed) for seed in range(count)])
         np.save(folder / f"{name}_all_shape_n_c_params.npy", torch.cat([cameras, shapes], dim=1).numpy())
     photos = torch.cat([motion_rows("still", seed, 1) for seed in range(4)])
-    np.save(folder / "ffhq_all_motion_params.npy", photos.numpy())
+    np.save(folder / "ffhq_all_motion_params.npy", photos.unflatten(0, (2, 2)).numpy())
     clips = torch.stack([motion_rows("random", seed, 30)[::10] for seed in range(2)])
     np.save(folder / "vfhq_all_motion_params.npy", clips.numpy())
     return folder
@@ -170,6 +170,7 @@ def test_draws_of_the_pools_follow_their_rules(pools):
     drawn = [heads[position, position % len(heads)] for position in range(200)]
     assert all(item.moves == (item.position % 2 == 0) for item in drawn)
     motions = torch.stack([item.motions for item in drawn])
+    assert len(heads.clips) == 2 and len(heads.still) == 4
     assert not motions[:, :, 100:103].any()
     assert torch.equal(motions[1::2, 0], motions[1::2, 1])
     own = torch.isin(motions[:, :, 103], torch.cat([heads.still[:, 103], torch.cat(heads.clips)[:, 103]]))

@@ -305,3 +305,10 @@ def test_the_recipe_of_fine_tuning_starts_from_the_tiny_model_too(capsys):
     assert not ended.value.code
     settings = yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]
     assert settings["network"] is None and settings["teacher"] is None and settings["losses"]["perceptual"] == 0
+
+
+def test_half_precision_is_set_in_the_published_places(start):
+    training = module(start, low_precision="bf16")
+    lowered = {name for name, part in training.named_modules() if getattr(part, "low_precision", None)}
+    assert {"generator.super_resolution.blocks.0", "discriminator.blocks.b32"} <= lowered
+    assert not any(name.startswith("generator_ema") for name in lowered)

@@ -2,7 +2,8 @@
 
 A folder holds ``*_all_shape_n_c_params.npy``, rows of a camera (25 numbers) and FLAME's shape (300), and
 ``*_all_motion_params.npy``, rows of expression (100), neck, jaw and gaze (12): ``[rows, 112]`` of photos or ``[clips,
-frames, 112]`` of videos. They come with GenHead's weights; ``zoo preprocess`` writes them beside its LMDB folders.
+frames, 112]`` of videos; FFHQ's are photos in any case. They come with GenHead's weights; ``zoo preprocess`` writes them
+beside its LMDB folders.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from portraitzoo.training.stream import StreamDataModule
 SHAPES, MOTIONS = "*_all_shape_n_c_params.npy", "*_all_motion_params.npy"
 NECK, JAW, EYES = slice(100, 103), 103, slice(106, 112)
 """Places within a row of motion: the neck, the jaw's opening, both eyes."""
+PHOTOS = "ffhq"
 VIEWS = 3
 OWN_CAMERA, OWN_JAW = 0.5, 0.5
 """How often a view has a camera of the pool, and a jaw stays as it is in the pool."""
@@ -77,7 +79,7 @@ class ParameterPools(Dataset[HeadBatch]):
         for path in _files(root, MOTIONS):
             rows = load_rows(path, MOTION_SIZE)
             shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
-            if len(shape) == 2:
+            if len(shape) == 2 or shape[-2] == 1 or path.name.startswith(PHOTOS):
                 photos.append(rows)
             else:
                 self.clips += list(rows.unflatten(0, (-1, shape[-2])))

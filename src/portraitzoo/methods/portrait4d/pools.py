@@ -2,8 +2,8 @@
 
 A folder holds ``*_all_shape_n_c_params.npy``, rows of a camera (25 numbers) and FLAME's shape (300), and
 ``*_all_motion_params.npy``, rows of expression (100), neck, jaw and gaze (12): ``[rows, 112]`` of photos or ``[clips,
-frames, 112]`` of videos; FFHQ's are photos in any case. They come with GenHead's weights; ``zoo preprocess`` writes them
-beside its LMDB folders.
+frames, 112]`` of videos; FFHQ's are photos in any case. They come with GenHead's weights; ``zoo preprocess`` writes
+them beside its LMDB folders.
 """
 
 from __future__ import annotations

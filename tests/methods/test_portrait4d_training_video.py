@@ -21,8 +21,10 @@ from portraitzoo.cli.recipes import fit
 from portraitzoo.errors import CheckpointError, MediaError, WeightsUnavailableError, ZooError
 from portraitzoo.hub.publishing import publish
 from portraitzoo.media.portrait_lmdb import write_clips
+from portraitzoo.methods.portrait4d.config import Portrait4DConfig
 from portraitzoo.methods.portrait4d.curriculum import Curriculum, LossWeights
 from portraitzoo.methods.portrait4d.data import FramePairBatch, FramePairs, Portrait4DDataModule
+from portraitzoo.methods.portrait4d.discriminator import DiscriminatorConfig
 from portraitzoo.methods.portrait4d.training import GMAIN, GREG, cross_parameters
 from portraitzoo.methods.portrait4d.training_video import SETTLED, VideoTraining
 from portraitzoo.training.history import History, read_history
@@ -312,3 +314,9 @@ def test_half_precision_is_set_in_the_published_places(start):
     lowered = {name for name, part in training.named_modules() if getattr(part, "low_precision", None)}
     assert {"generator.super_resolution.blocks.0", "discriminator.blocks.b32"} <= lowered
     assert not any(name.startswith("generator_ema") for name in lowered)
+
+
+def test_a_discriminator_is_as_wide_as_its_reconstructor():
+    assert DiscriminatorConfig.beside(Portrait4DConfig()) == DiscriminatorConfig()
+    narrow = DiscriminatorConfig.beside(replace(Portrait4DConfig(), plane_width=256))
+    assert (narrow.channel_base, narrow.channel_max) == (8192, 128)

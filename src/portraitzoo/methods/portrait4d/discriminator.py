@@ -9,6 +9,7 @@ from portraitzoo.methods.portrait4d.config import Portrait4DConfig
 from portraitzoo.rendering.cameras import LABEL_SIZE
 
 UV_CHANNELS, MASK_CHANNELS = 3, 1
+LEAST_CHANNELS = 8
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,15 @@ class DiscriminatorConfig(DiscriminatorSizes):
 
     @classmethod
     def beside(cls, generator: Portrait4DConfig) -> DiscriminatorConfig:
-        """The discriminator that trains with a reconstructor of this size."""
-        return cls(image_resolution=generator.image_resolution)
+        """The discriminator that trains with a reconstructor of this size: as much narrower than the released one as
+        that is.
+        """
+        share = generator.plane_width / Portrait4DConfig().plane_width
+        return cls(
+            image_resolution=generator.image_resolution,
+            channel_base=round(cls.channel_base * share),
+            channel_max=max(round(cls.channel_max * share), LEAST_CHANNELS),
+        )
 
 
 class Discriminator(DualDiscriminator):

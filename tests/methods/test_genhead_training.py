@@ -13,6 +13,7 @@ import yaml
 from genhead_toys import SMALL, toy_head
 from lightning.pytorch import seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
+from safetensors.torch import load_file
 from training_runs import trainer, weights_of
 
 import portraitzoo as pz
@@ -188,6 +189,7 @@ def test_validation_learns_nothing_and_draws_the_same_every_time(run, photos, tm
 def test_published_it_samples_without_its_head_and_is_fine_tuned(run, tmp_path, monkeypatch):
     root, *_ = run
     published = publish(root, tmp_path / "published", licence="Apache-2.0", trainable=True).folder
+    assert not any(".head." in name for name in load_file(published / "training.safetensors")), "the model has it"
     for blocked in ("anny", "anny.paths"):
         monkeypatch.setitem(sys.modules, blocked, None)
     clip = pz.load(published, device="cpu").sample(seed=1, num_frames=1, motion="random")

@@ -142,9 +142,16 @@ class Run:
         return {name: tensor for name, tensor in self.tensors.items() if name.partition(".")[0] in parts}
 
     def training_tensors(self) -> dict[str, Tensor]:
-        """The networks as they are in training, from which it can go on; without averages and counters."""
-        networks = {n: t for n, t in self.checkpoint["state_dict"].items() if "." in n}
-        return {n: t for n, t in networks.items() if not n.partition(".")[0].endswith(_AVERAGE)}
+        """The networks as they are in training, from which it can go on; without counters, averages and what a network
+        has in common with its average (tables, constants).
+        """
+        state, kept = self.checkpoint["state_dict"], {}
+        for name, tensor in state.items():
+            network, _, rest = name.partition(".")
+            average = state.get(f"{network}{_AVERAGE}.{rest}")
+            if rest and not network.endswith(_AVERAGE) and (average is None or not torch.equal(average, tensor)):
+                kept[name] = tensor
+        return kept
 
 
 def read_run(path: str | Path) -> Run:

@@ -55,15 +55,14 @@ def read_pretrained(source: str, family: str) -> Pretrained:
 
 
 def load_fitting(module: nn.Module, start: Pretrained) -> None:
-    """Load what ``start`` has into ``module``; a generator or an average that it lacks is taken from the other.
+    """Load what ``start`` has into ``module``; what a generator or its average lacks is taken from the other.
 
     Raises:
         CheckpointError: if a network of ``start`` is incomplete or of another size; the message names a tensor.
     """
     tensors = dict(start.tensors)
     for have, lack in ((AVERAGED, RAW), (RAW, AVERAGED)):
-        if not any(name.startswith(lack) for name in tensors):
-            tensors |= {lack + name.removeprefix(have): t for name, t in tensors.items() if name.startswith(have)}
+        tensors = {lack + n.removeprefix(have): t for n, t in tensors.items() if n.startswith(have)} | tensors
     own = module.state_dict()
     for name, tensor in tensors.items():
         if name not in own:

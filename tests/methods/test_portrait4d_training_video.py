@@ -25,7 +25,8 @@ from portraitzoo.methods.portrait4d.config import Portrait4DConfig
 from portraitzoo.methods.portrait4d.curriculum import Curriculum, LossWeights
 from portraitzoo.methods.portrait4d.data import FramePairBatch, FramePairs, Portrait4DDataModule
 from portraitzoo.methods.portrait4d.discriminator import DiscriminatorConfig
-from portraitzoo.methods.portrait4d.training import GMAIN, GREG, cross_parameters
+from portraitzoo.methods.portrait4d.encoders import GlobalEncoder, with_coordinates
+from portraitzoo.methods.portrait4d.training import GMAIN, GREG, cross_parameters, let_through
 from portraitzoo.methods.portrait4d.training_video import SETTLED, VideoTraining
 from portraitzoo.training.history import History, read_history
 from portraitzoo.training.sample_grid import SampleGrid
@@ -320,3 +321,13 @@ def test_a_discriminator_is_as_wide_as_its_reconstructor():
     assert DiscriminatorConfig.beside(Portrait4DConfig()) == DiscriminatorConfig()
     narrow = DiscriminatorConfig.beside(replace(Portrait4DConfig(), plane_width=256))
     assert (narrow.channel_base, narrow.channel_max) == (8192, 128)
+
+
+def test_fresh_encoders_let_photos_through():
+    encoder = GlobalEncoder(16, (16, 24, 32, 48), (2, 2, 2, 2), 16, (1, 2, 3))
+    image = with_coordinates(torch.rand(2, 3, 64, 64) * 2 - 1)
+    with torch.no_grad():
+        before = float(encoder(image).std())
+        let_through(encoder)
+        after = float(encoder(image).std())
+    assert before < 0.05 and 0.2 < after < 5

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from portraitzoo.errors import ZooError
@@ -31,6 +31,7 @@ from portraitzoo.media.images import to_uint8
 from portraitzoo.methods.portrait4d.config import Portrait4DConfig
 from portraitzoo.methods.portrait4d.curriculum import Curriculum, LossWeights
 from portraitzoo.methods.portrait4d.discriminator import Discriminator, DiscriminatorConfig
+from portraitzoo.methods.portrait4d.encoders import ResidualBlock
 from portraitzoo.methods.portrait4d.model import Portrait4D
 from portraitzoo.methods.portrait4d.network import Reconstructor
 from portraitzoo.methods.portrait4d.perception import Perception, PerceptionWeights
@@ -130,6 +131,7 @@ class Portrait4DTraining(PhasedTraining):
             generator.head.load_state_dict(head.state_dict())
             with torch.no_grad():
                 generator.decoder.output.weight[0] = 0  # nothing is denser than anything else at first
+            let_through(generator.global_encoder, generator.detail_encoder)
         else:
             raise ZooError("a network that starts fresh needs a parametric head: set `head`, or `init_from`")
         super().__init__(
@@ -318,7 +320,27 @@ class Portrait4DTraining(PhasedTraining):
             block.low_precision = dtype
 
 
-def cross_parameters(generator: Reconstructor) -> list[torch.nn.Parameter]:
+@torch.no_grad()
+def let_through(*encoders: nn.Module) -> None:
+    """Initialise convolutions so that features of a photo keep their size (He et al., 2015): upstream the global
+    encoder starts from ImageNet (see :mod:`portraitzoo.methods.portrait4d.imagenet`), and without norms PyTorch's own
+    initial weights would leave a thousandth of them.
+
+    Args:
+        encoders: of photos; the last convolutions of residual blocks start smaller, for their results add up.
+    """
+    for encoder in encoders:
+        blocks = [part for part in encoder.modules() if isinstance(part, ResidualBlock)]
+        for part in encoder.modules():
+            if isinstance(part, nn.Conv2d):
+                nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
+                if part.bias is not None:
+                    part.bias.zero_()
+        for block in blocks:
+            block.conv2.weight /= len(blocks) ** 0.5
+
+
+def cross_parameters(generator: Reconstructor) -> list[nn.Parameter]:
     """Parameters of the layers by which motion enters: its tokens, and cross-attention with its norm."""
     parts = {"source_motion", "drive_motion", "cross_attention", "cross_norm"}
     return [value for name, value in generator.transformer.named_parameters() if parts & set(name.split("."))]

@@ -120,7 +120,7 @@ def test_clips_become_portrait4ds_set(clips: Path, tmp_path: Path) -> None:
     ]
     assert [frame.unique().tolist() for frame in stored[1].images] == [[20], [23], [31], [22]]
     assert stored[1].motions.shape == (4, 548)
-    assert np.load(tmp_path / "out/vfhq_all_motion_params.npy").shape == (20, 112)
+    assert np.load(tmp_path / "out/vfhq_all_motion_params.npy").shape == (2, 8, 112)
     assert pack_vfhq(clips, tmp_path / "out", SIDE, limit=2).path.name == f"VFHQ_sub50_{SIDE}_2"
 
 

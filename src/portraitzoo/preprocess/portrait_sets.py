@@ -131,8 +131,8 @@ def pack_vfhq(
 ) -> Packed:
     """Write prepared clips as ``out/VFHQ_sub50_<resolution>_<count>``, Portrait4D's training set of real videos.
 
-    Beside it lie the same rows of parameters as beside the photos (:func:`pack_ffhq`), of all frames. The set is whole
-    or absent.
+    Beside it lie the same parameters as beside the photos (:func:`pack_ffhq`), [clips, frames, ...], of the clips with
+    the most frames. The set is whole or absent.
 
     Args:
         data: folder of one folder for each clip, with align_images, segs, flame_optim_params and motion_feats, and
@@ -177,27 +177,28 @@ def pack_vfhq(
             raise MediaError(f"{data} has nothing to write: no frame of {len(folders)} clips has all of its files")
 
     path = write_set(out, name, resolution, messages())
-    write_parameter_rows(out, name, torch.cat(labels))
+    longest = max(map(len, labels))
+    write_parameter_rows(out, name, torch.stack([clip for clip in labels if len(clip) == longest]))
     return Packed(path, len(labels), left_out, clips_left_out)
 
 
-def write_parameter_rows(out: str | Path, name: str, labels: Float[Tensor, "rows 437"]) -> tuple[Path, Path]:
+def write_parameter_rows(out: str | Path, name: str, labels: Float[Tensor, "*rows 437"]) -> tuple[Path, Path]:
     """Write the parameters of a training set beside it, as the authors publish them.
 
     Args:
         out: folder.
         name: of the set; its part before the first underscore, in small letters, begins the files' names.
-        labels: of all records or frames.
+        labels: of all photos, or [clips, frames, 437].
 
     Returns:
-        ``*_all_shape_n_c_params.npy``, float32 [rows, 325] of camera and shape, and ``*_all_motion_params.npy``,
-        float32 [rows, 112] of expression, neck, jaw and eyes.
+        ``*_all_shape_n_c_params.npy``, float32 [..., 325] of camera and shape, and ``*_all_motion_params.npy``,
+        float32 [..., 112] of expression, neck, jaw and eyes.
 
     Raises:
         ZooError: if the place cannot be written.
     """
     paths = []
-    for kind, rows in (("shape_n_c", labels[:, :_SHAPE_END]), ("motion", labels[:, _SHAPE_END:])):
+    for kind, rows in (("shape_n_c", labels[..., :_SHAPE_END]), ("motion", labels[..., _SHAPE_END:])):
         path = Path(out) / f"{name.partition('_')[0].lower()}_all_{kind}_params.npy"
         with replacing(path) as temporary:
             np.save(temporary, rows.numpy().astype(np.float32))

@@ -40,6 +40,7 @@ from portraitzoo.rendering.cameras import LABEL_SIZE
 from portraitzoo.rendering.volume import RaySampling
 from portraitzoo.training import draws
 from portraitzoo.training.phases import PhasedTraining, PhaseLoss, starting_sizes
+from portraitzoo.training.precision import LowPrecision, lower_precision
 from portraitzoo.training.pretrained import load_fitting, read_pretrained
 from portraitzoo.training.schedules import Schedules
 
@@ -47,9 +48,6 @@ HeadSource = Literal["flame", "full", "small"]
 
 GMAIN, GREG, DMAIN, DENSITY, NETWORK_NOISE = range(5)
 """Purposes of random draws; the first three also number the generated heads of a batch."""
-
-LOW_PRECISION_BLOCKS = 4
-"""Resolutions of the discriminator, from the largest, that may be computed in a lower precision."""
 
 DENSITY_POINTS = 1000
 """Points at which the density regulariser looks."""
@@ -113,7 +111,7 @@ class GenHeadTraining(PhasedTraining):
         ema_half_life: float = 10_000,
         ema_rampup: float | None = 0.05,
         noise: NoiseMode = "random",
-        low_precision: Literal["bf16", "fp16"] | None = None,
+        low_precision: LowPrecision | None = None,
         device_batch: int | None = None,
         seed: int = 0,
     ) -> None:
@@ -147,8 +145,11 @@ class GenHeadTraining(PhasedTraining):
             load_fitting(self, start)
             if head and not _same_head(generator.head, load_head(head)):
                 raise ZooError(f"{init_from} brings another head along than {head!r}: leave `head` out")
-        if low_precision:
-            self._lower_precision(torch.bfloat16 if low_precision == "bf16" else torch.float16)
+        # As published: the whole super-resolution, the background from 8 pixels up, the discriminator's four largest
+        # resolutions.
+        background = list(self.generator.background.synthesis.blocks.values())[1:]
+        blocks = (*self.generator.super_resolution.blocks, *background)
+        lower_precision(low_precision, blocks, [self.discriminator])
         self.losses, self.schedules = losses, schedules
         self.objective = Objective(
             self.generator, self.discriminator, losses, generator_interval, discriminator_interval, noise
@@ -262,15 +263,6 @@ class GenHeadTraining(PhasedTraining):
         options = {"motion": "random", "trajectory": "yaw", "render_resolution": resolution}
         seeds = range(self.seed, self.seed + rows)
         return torch.stack([model.sample(seed, columns, **options).frames for seed in seeds])  # type: ignore[arg-type]
-
-    def _lower_precision(self, dtype: torch.dtype) -> None:
-        """As published: the whole super-resolution, the background from 8 pixels up, and the discriminator's four
-        largest resolutions.
-        """
-        background = list(self.generator.background.synthesis.blocks.values())[1:]
-        judge = list(self.discriminator.blocks.values())[:LOW_PRECISION_BLOCKS]
-        for block in (*self.generator.super_resolution.blocks, *background, *judge):
-            block.low_precision = dtype
 
     @property
     def _stage(self) -> Stage:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
@@ -25,7 +25,6 @@ from torch.utils.data import default_collate
 
 from portraitzoo.errors import ZooError
 from portraitzoo.faces.flame_head import FlameHead, HeadSizes
-from portraitzoo.layers.discriminator import DiscriminatorBlock
 from portraitzoo.media.clip import Clip
 from portraitzoo.media.images import to_uint8
 from portraitzoo.methods.portrait4d.config import Portrait4DConfig
@@ -42,15 +41,13 @@ from portraitzoo.rendering.cameras import Camera
 from portraitzoo.rendering.volume import EVEN, RaySampling
 from portraitzoo.training.optimisers import lazy_adam
 from portraitzoo.training.phases import PhasedTraining, PhaseLoss, starting_sizes
+from portraitzoo.training.precision import LowPrecision, lower_precision
 from portraitzoo.training.pretrained import load_fitting, read_pretrained
 
 GMAIN, GREG, DMAIN, DREG, DENSITY = range(5)
 """Purposes of random draws."""
 RAYS, VIEWS = 8, 16
 """To these the number of a phase is added: random numbers of its ray sampler, and of its teacher's view."""
-
-LOW_PRECISION_BLOCKS = 4
-"""Resolutions of the discriminator, from the largest, that may be computed in a lower precision."""
 
 DENSITY_POINTS = 1000
 """Points at which the density regulariser looks."""
@@ -115,7 +112,7 @@ class Portrait4DTraining(PhasedTraining):
         ema_half_life: float = 10_000,
         ema_rampup: float | None = 0.05,
         perception: PerceptionWeights = "official",
-        low_precision: Literal["bf16", "fp16"] | None = None,
+        low_precision: LowPrecision | None = None,
         device_batch: int | None = None,
         seed: int = 0,
     ) -> None:
@@ -151,8 +148,8 @@ class Portrait4DTraining(PhasedTraining):
         )
         if start:
             load_fitting(self, start)
-        if low_precision:
-            self._lower_precision(torch.bfloat16 if low_precision == "bf16" else torch.float16)
+        # As published: the whole super-resolution, and the discriminator's four largest resolutions.
+        lower_precision(low_precision, self.generator.super_resolution.blocks, [self.discriminator])
         self.losses, self.curriculum, self.cross_lr_scale = losses, curriculum, cross_lr_scale
         self.perception = Perception(perception)
         self.objective = Objective(
@@ -310,14 +307,6 @@ class Portrait4DTraining(PhasedTraining):
         images = int(self.num_samples)
         resolution = self.curriculum.render_resolution(images, self.config.render_resolution)
         return Stage(self.curriculum.weights(images, self.losses), resolution)
-
-    def _lower_precision(self, dtype: torch.dtype) -> None:
-        """As published: the whole super-resolution, and the discriminator's four largest resolutions."""
-        for block in self.generator.super_resolution.blocks:
-            block.low_precision = dtype  # type: ignore[assignment]
-        for block in list(self.discriminator.blocks.values())[:LOW_PRECISION_BLOCKS]:
-            assert isinstance(block, DiscriminatorBlock)
-            block.low_precision = dtype
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
@@ -36,14 +36,12 @@ from portraitzoo.rendering.volume import RaySampling
 from portraitzoo.training import draws
 from portraitzoo.training.frame_pairs import beta_times
 from portraitzoo.training.phases import PhasedTraining, PhaseLoss, starting_sizes
+from portraitzoo.training.precision import LowPrecision, lower_precision
 from portraitzoo.training.pretrained import load_fitting, read_pretrained
 from portraitzoo.training.schedules import Schedules
 
 GMAIN, GREG, DMAIN, DENSITY, BACKBONE_NOISE = range(5)
 """Purposes of random draws; the first three also number the camera pairs of a batch."""
-
-LOW_PRECISION_BLOCKS = 4
-"""Resolutions of a discriminator, from the largest, that may be computed in a lower precision."""
 
 DENSITY_POINTS = 1000
 """Points per frame at which the density regulariser looks."""
@@ -98,7 +96,7 @@ class PV3DTraining(PhasedTraining):
         ema_half_life: float = 10_000,
         ema_rampup: float | None = 0.05,
         noise: Noise = "random",
-        low_precision: Literal["bf16", "fp16"] | None = None,
+        low_precision: LowPrecision | None = None,
         seed: int = 0,
     ) -> None:
         start = read_pretrained(init_from, "pv3d") if init_from else None
@@ -123,8 +121,9 @@ class PV3DTraining(PhasedTraining):
         )
         if start:
             load_fitting(self, start)
-        if low_precision:
-            self._lower_precision(torch.bfloat16 if low_precision == "bf16" else torch.float16)
+        # As published: the whole super-resolution, and the discriminators' four largest resolutions.
+        judges = (self.image_discriminator, self.video_discriminator)
+        lower_precision(low_precision, self.generator.super_resolution.blocks, judges)
         self.losses, self.schedules = losses, schedules
         self.objective = Objective(
             self.generator,
@@ -261,14 +260,6 @@ class PV3DTraining(PhasedTraining):
             )
             grid.append(to_uint8(output.image).cpu())
         return torch.stack(grid)
-
-    def _lower_precision(self, dtype: torch.dtype) -> None:
-        """As published: the whole super-resolution, and the discriminators' four largest resolutions."""
-        blocks = [*self.generator.super_resolution.blocks]
-        for judge in (self.image_discriminator, self.video_discriminator):
-            blocks += list(judge.blocks.values())[:LOW_PRECISION_BLOCKS]
-        for block in blocks:
-            block.low_precision = dtype
 
     def _stage_of(self, batch: PairBatch) -> Stage:
         return self.stage(batch.frames.shape[0])

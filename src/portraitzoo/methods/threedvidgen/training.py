@@ -18,13 +18,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from portraitzoo.layers.discriminator import SkipDiscriminatorBlock
 from portraitzoo.media.images import to_uint8
 from portraitzoo.methods.threedvidgen.cameras import gaussian_camera, relative_camera
 from portraitzoo.methods.threedvidgen.data import PairBatch
@@ -33,18 +32,15 @@ from portraitzoo.methods.threedvidgen.model import ThreeDVidGen
 from portraitzoo.methods.threedvidgen.network import Generator, ThreeDVidGenConfig
 from portraitzoo.methods.threedvidgen.objective import Draws, LossWeights, Objective, fade
 from portraitzoo.methods.threedvidgen.renderer import Draws as RayDraws
-from portraitzoo.methods.threedvidgen.upsampler import UpsamplerBlock
 from portraitzoo.training import draws
 from portraitzoo.training.diffaugment import DiffAugmentDraws
 from portraitzoo.training.frame_pairs import beta_times
 from portraitzoo.training.phases import PhasedTraining, PhaseLoss, starting_sizes
+from portraitzoo.training.precision import LowPrecision, lower_precision
 from portraitzoo.training.pretrained import Pretrained, load_fitting, read_pretrained
 
 GMAIN, GREG, DMAIN, GMAIN_AUGMENT, DMAIN_AUGMENT, REAL_AUGMENT, R1_AUGMENT, PATH_NOISE = range(8)
 """Purposes of random draws."""
-
-LOW_PRECISION_BLOCKS = 4
-"""Resolutions of a discriminator, from the largest, that may be computed in a lower precision."""
 
 MOTION = "field.motion."
 """Parameters of a generator of videos that one of images lacks."""
@@ -106,7 +102,7 @@ class ThreeDVidGenTraining(PhasedTraining):
         discriminator_interval: int = 16,
         ema_half_life: float = 20_000,
         ema_rampup: float | None = None,
-        low_precision: Literal["bf16", "fp16"] | None = None,
+        low_precision: LowPrecision | None = None,
         device_batch: int | None = None,
         seed: int = 0,
     ) -> None:
@@ -134,8 +130,9 @@ class ThreeDVidGenTraining(PhasedTraining):
         self.register_buffer("path_length_mean", torch.zeros(()))
         if start:
             load_fitting(self, _with_motion(start, self.state_dict()))
-        if low_precision:
-            self._lower_precision(torch.bfloat16 if low_precision == "bf16" else torch.float16)
+        # As published: the upsampler after its first block, and the discriminators' four largest resolutions.
+        judges = (self.image_discriminator, self.video_discriminator)
+        lower_precision(low_precision, list(self.generator.upsampler.values())[1:], judges)
         self.losses, self.fade_start, self.fade_end = losses, fade_start, fade_end
         self.objective = Objective(
             self.generator,
@@ -259,16 +256,6 @@ class ThreeDVidGenTraining(PhasedTraining):
 
     def _alpha(self) -> float:
         return fade(int(self.num_samples), self.fade_start, self.fade_end)
-
-    def _lower_precision(self, dtype: torch.dtype) -> None:
-        """As published: the upsampler after its first block, and the discriminators' four largest resolutions."""
-        for block in list(self.generator.upsampler.values())[1:]:
-            assert isinstance(block, UpsamplerBlock)
-            block.low_precision = dtype
-        for judge in (self.image_discriminator, self.video_discriminator):
-            for block in list(judge.blocks.values())[:LOW_PRECISION_BLOCKS]:
-                assert isinstance(block, SkipDiscriminatorBlock)
-                block.low_precision = dtype
 
 
 def _with_motion(start: Pretrained, fresh: dict[str, Tensor]) -> Pretrained:

@@ -23,6 +23,7 @@ from portraitzoo.methods.genhead.discriminator import Discriminator, Discriminat
 from portraitzoo.methods.genhead.model import MAPS, GenHead
 from portraitzoo.methods.genhead.motions import latent_code, load_rows, motion_rows, with_motion
 from portraitzoo.methods.genhead.network import GenHeadConfig
+from portraitzoo.metrics.multiview import yaw_between
 from portraitzoo.rendering.cameras import Camera, trajectory
 
 
@@ -194,6 +195,7 @@ def test_four_views(model):
     clip = model.multiview(2)
     assert len(clip) == 4 and {"position", "depth", "opacity"} <= clip.maps.keys()
     assert torch.equal(clip.cameras.cam2world[0], clip.cameras.cam2world[3])
+    assert yaw_between(*clip.cameras.cam2world[:2]) == pytest.approx(30, abs=1e-3)
 
 
 def test_saved_and_loaded(model, someone, tmp_path: Path):

@@ -8,7 +8,9 @@ from test_threedvidgen_network import SMALL, make
 
 from portraitzoo.errors import ZooError
 from portraitzoo.methods.threedvidgen.model import MAPS, ThreeDVidGen
+from portraitzoo.metrics.multiview import yaw_between
 from portraitzoo.rendering.cameras import Camera
+from portraitzoo.rendering.rays import cast_rays
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +86,13 @@ def test_multiview_and_mesh(model: ThreeDVidGen) -> None:
     assert len(clip) == 4 and set(clip.maps) == {"position", "depth", "opacity"}
     cameras = clip.cameras.cam2world
     assert torch.equal(cameras[0], cameras[3]) and torch.equal(cameras[1], cameras[2])
+    # One head's views serve the metrics: turned by 30 degrees, with depths along the rays to the positions.
+    assert yaw_between(cameras[0], cameras[1]) == pytest.approx(30, abs=1e-3)
+    position, depth = clip.maps["position"], clip.maps["depth"]
+    rays = cast_rays(clip.cameras, depth.shape[-1])
+    reached = rays.at(depth.flatten(1)[..., None])[:, :, 0]
+    seen = clip.maps["opacity"].flatten(1) > 0.5
+    torch.testing.assert_close(reached[seen], position.flatten(1, 2)[seen], atol=1e-4, rtol=0)
     mesh = model.mesh(2, resolution=16, level=float(4))
     assert mesh.vertices.abs().max() <= 0.2 and len(mesh.faces) > 0
 

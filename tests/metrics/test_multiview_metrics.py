@@ -203,6 +203,20 @@ def test_colliding_pixels_are_settled_as_a_loop_would() -> None:
     assert torch.equal(warped, torch.where(hit[..., None], canvas, 0))
 
 
+def test_warping_error_knows_no_unit_of_length() -> None:
+    images = (torch.rand(1, 4, 24, 24, 3, generator=torch.Generator().manual_seed(1)) * 255).to(torch.uint8)
+    depth = 2.7 + 0.05 * normal(1, 4, 12, 12, seed=2)
+    small = Camera.stack([Camera.canonical(), side_camera(), side_camera(), Camera.canonical()])
+    pose = small.cam2world.clone()
+    pose[:, :3, 3] *= 4
+    metric = MultiViewWarpingError(size=24)
+    expected = metric.pair_values(images, depth)
+    assert torch.equal(metric.pair_values(images, depth, [small]), expected)
+    grown = Camera(pose, small.intrinsics)
+    torch.testing.assert_close(metric.pair_values(images, 4 * depth, [grown]), expected, rtol=0.02, atol=0)
+    assert not torch.allclose(metric.pair_values(images, depth, [grown]), expected, rtol=0.02)
+
+
 def test_warping_error_of_one_grey_is_zero_and_grows_with_contrast() -> None:
     _, depths, _ = sphere_views(32, yaw=30)
     depth = torch.stack([depths[0], depths[1], depths[1], depths[0]])[None]

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import math
 
+from jaxtyping import Float
+from torch import Tensor
+
 from portraitzoo.errors import ZooError
 from portraitzoo.rendering.cameras import LEVEL, Camera
 
@@ -22,6 +25,17 @@ def side_camera(yaw: float = 30.0, pitch: float = 0.0) -> Camera:
     Only this view stands a little above (0.05 rad): the front frames are taken with :meth:`Camera.canonical`.
     """
     return Camera.look_at(math.radians(yaw), LEVEL + math.radians(pitch))
+
+
+def yaw_between(front: Float[Tensor, "4 4"], side: Float[Tensor, "4 4"]) -> float:
+    """Angle in degrees, at least 0, about the vertical between the places of two cameras, seen from the origin.
+
+    Args:
+        front: cam2world of one camera, y up in the world.
+        side: that of the other.
+    """
+    ahead, across = (math.atan2(float(pose[0, 3]), float(pose[2, 3])) for pose in (front, side))
+    return abs(math.degrees(math.remainder(across - ahead, 2 * math.pi)))
 
 
 def check_views(what: str, shape: tuple[int, ...], expected: tuple[int | None, ...]) -> None:

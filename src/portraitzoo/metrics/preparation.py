@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from portraitzoo.errors import ZooError
-from portraitzoo.media.clip import Clip
+from portraitzoo.media.clip import CameraTrack, Clip
 from portraitzoo.media.degrade import jpeg_coded
 from portraitzoo.metrics.protocols import Protocol
 from portraitzoo.metrics.resizing import bilinear
@@ -38,12 +38,20 @@ class Prepared(Clip):
     def __reduce__(self) -> tuple[Any, ...]:
         # As arrays: tensors would travel between processes through shared memory, which containers have little of.
         maps = {name: values.numpy() for name, values in self.maps.items()}
-        return _rebuilt, (self.frames.numpy(), self.fps, maps, self.traits)
+        track = self.cameras and (self.cameras.cam2world.numpy(), self.cameras.intrinsics.numpy())
+        return _rebuilt, (self.frames.numpy(), self.fps, track, maps, self.traits)
 
 
-def _rebuilt(frames: np.ndarray, fps: float, maps: dict[str, np.ndarray], traits: tuple[str, ...]) -> Prepared:
+def _rebuilt(
+    frames: np.ndarray,
+    fps: float,
+    track: tuple[np.ndarray, np.ndarray] | None,
+    maps: dict[str, np.ndarray],
+    traits: tuple[str, ...],
+) -> Prepared:
     tensors = {name: torch.from_numpy(values) for name, values in maps.items()}
-    return Prepared(torch.from_numpy(frames), fps, maps=tensors, traits=traits)
+    cameras = track and CameraTrack(*map(torch.from_numpy, track))
+    return Prepared(torch.from_numpy(frames), fps, cameras, tensors, traits=traits)
 
 
 @dataclass(frozen=True)
@@ -81,7 +89,7 @@ class Preparation:
             if self.recoded and self.protocol.compression == "jpeg":
                 frames = jpeg_coded(Clip(rounded(frames))).frames
             return Prepared(frames, clip.fps, traits=seen)
-        return Prepared(clip.frames, clip.fps, maps=clip.maps, traits=seen)
+        return Prepared(clip.frames, clip.fps, clip.cameras, clip.maps, traits=seen)
 
     def load_or_say_why(self, item: Item) -> Prepared | ZooError:
         """One item, or what is wrong with it."""

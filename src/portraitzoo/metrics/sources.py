@@ -22,12 +22,15 @@ from portraitzoo.media.degrade import degrade, jpeg_coded
 from portraitzoo.media.images import measured_output
 from portraitzoo.methods.run_record import weights_checksum
 from portraitzoo.metrics import protocols
-from portraitzoo.metrics.multiview import NUM_VIEWS, side_camera
+from portraitzoo.metrics.multiview import NUM_VIEWS, yaw_between
 from portraitzoo.metrics.windows import length_at_rate, window_frames, window_starts
 from portraitzoo.rendering.camera_files import draw_cameras
 from portraitzoo.rendering.cameras import Camera
 
 Need = Literal["clips", "images", "subjects", "pairs", "paths-w", "paths-z"]
+
+SAME_ANGLE = 0.01
+"""Degrees by which a view may miss the protocol's angle."""
 
 IMAGEIO_QUALITY = 5.0
 """What imageio writes by default (constant rate factor 25), and so PV3D's evaluation clips."""
@@ -265,8 +268,7 @@ def checked_subject(clip: Clip, name: str, maps: Collection[str], protocol: prot
     """The clip, if it is a head from two sides with these maps; else MediaError says what it lacks."""
     if len(clip.frames) != NUM_VIEWS:
         raise MediaError(f"{name} has {len(clip.frames)} frames: a head from two sides has {NUM_VIEWS}")
-    side = side_camera(protocol.yaw).cam2world
-    if clip.cameras is not None and not torch.allclose(clip.cameras.cam2world[1].cpu(), side, atol=1e-4):
+    if clip.cameras is not None and abs(yaw_between(*clip.cameras.cam2world[:2].cpu()) - protocol.yaw) > SAME_ANGLE:
         raise ZooError(
             f"{name} is not seen from {protocol.yaw:g} degrees, as the protocol has it: set yaw to its angle"
         )

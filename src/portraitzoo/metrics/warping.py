@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import cv2
@@ -180,21 +181,33 @@ class MultiViewWarpingError(PairMetric):
         self.update_features(self.pair_values(images, depth))
 
     def pair_values(
-        self, images: UInt8[Tensor, "batch 4 height width 3"], depth: Float[Tensor, "batch 4 res res"]
+        self,
+        images: UInt8[Tensor, "batch 4 height width 3"],
+        depth: Float[Tensor, "batch 4 res res"],
+        cameras: Sequence[Camera | None] | None = None,
     ) -> Float[Tensor, "batch 4"]:
-        """Error of each head and (front, side) pair in grey levels; NaN where no pixel is valid."""
+        """Error of each head and (front, side) pair in grey levels; NaN where no pixel is valid.
+
+        Args:
+            images: as in :meth:`update`.
+            depth: as in :meth:`update`.
+            cameras: of batch shape [4] for each head whose cameras are not PV3D's.
+        """
         rows = []
-        for frames, distances in zip(images, depth.float(), strict=True):
+        for frames, distances, own in zip(images, depth.float(), cameras or [None] * len(images), strict=True):
+            pair = (self.front, self.side) if own is None else (own[0], own[1])
             views = resized_images(frames, self.size).to(distances)
             errors = []
             for front, side in PAIRS:
-                warped, valid = self._warped(views[front], views[side], distances[front], distances[side])
+                warped, valid = self._warped(views[front], views[side], distances[front], distances[side], pair)
                 errors.append((warped - views[front]).abs()[valid].mean())
             rows.append(torch.stack(errors))
         return torch.stack(rows)
 
-    def _warped(self, front: Tensor, side: Tensor, front_depth: Tensor, side_depth: Tensor) -> tuple[Tensor, Tensor]:
-        cameras = self.front.to(front.device), self.side.to(front.device)
+    def _warped(
+        self, front: Tensor, side: Tensor, front_depth: Tensor, side_depth: Tensor, pair: tuple[Camera, Camera]
+    ) -> tuple[Tensor, Tensor]:
+        cameras = pair[0].to(front.device), pair[1].to(front.device)
         if self.method == "backward":
             return backward_warp(side, front_depth, side_depth, *cameras)
         return forward_warp(front, side, side_depth, *cameras, z_buffer=self.method == "z-buffer")

@@ -43,7 +43,7 @@ FIT = [
 ]
 FIT += ["--model.network", "null", "--model.discriminator", "null"]
 INIT_TELLS_SIZES = True
-METRICS = ("fid",)  # its data are photos
+METRICS = ("fid", "identity", "warping")  # its data are photos
 
 
 def fresh(seed: int = 0) -> GenHead:

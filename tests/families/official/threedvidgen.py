@@ -21,7 +21,7 @@ OPTIONS = {"num_frames": FRAMES, "trajectory": "yaw"}
 ARGUMENTS = ["--frames", "3", "--trajectory", "yaw"]
 FIT = ["--config", "threedvidgen/tiny", "--data.batch_size", "2"]
 INIT_TELLS_SIZES = True
-METRICS = ("fvd", "fid")
+METRICS = ("fvd", "fid", "identity", "warping")
 
 
 def fresh(seed: int = 0) -> ThreeDVidGen:

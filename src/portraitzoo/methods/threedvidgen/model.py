@@ -231,20 +231,23 @@ class ThreeDVidGen(
             options: further options of :meth:`sample`.
 
         Returns:
-            Clip of 4 frames with the maps ``position``, ``depth`` and ``opacity``.
+            Clip of 4 frames with the maps ``position``, ``depth`` (here the distance along the ray) and ``opacity``.
         """
         generator = torch.Generator().manual_seed(seed + 1_000_000_007)
         first, second = (torch.randint(CLIP_FRAMES, (2,), generator=generator) / (CLIP_FRAMES - 1)).tolist()
         low, high = self.config.yaw_range
         front, side = relative_camera(self.config, 0.5), relative_camera(self.config, 0.5 + SIDE_YAW / (high - low))
-        return self.sample(
+        cameras = Camera.stack([front, side, side, front])
+        clip = self.sample(
             seed,
             4,
-            trajectory=Camera.stack([front, side, side, front]),
+            trajectory=cameras,
             time=[first, second, first, second],
-            maps=("position", "depth", "opacity"),
+            maps=("position", "opacity"),
             **options,  # type: ignore[arg-type]
         )
+        centres = cameras.cam2world[:, None, None, :3, 3]
+        return replace(clip, maps=clip.maps | {"depth": (clip.maps["position"] - centres).norm(dim=-1)})
 
     @torch.inference_mode()
     def mesh(

@@ -17,6 +17,7 @@ from portraitzoo.metrics.multiview import PAIRS
 from portraitzoo.metrics.protocols import Protocol
 from portraitzoo.metrics.results import Gathered
 from portraitzoo.metrics.warping import MultiViewWarpingError
+from portraitzoo.rendering.cameras import Camera
 
 
 class Embeddings(Stage):
@@ -78,7 +79,9 @@ class WarpingPairs(Stage):
         """Errors of the four pairs."""
         images = torch.stack([clip.frames for clip in clips]).to(self.device)
         depth = torch.stack([clip.maps["depth"] for clip in clips]).to(self.device)
-        return list(self._metric.pair_values(images, depth).float().cpu().numpy()[:, None])
+        tracks = [clip.cameras for clip in clips]
+        cameras = [None if track is None else Camera(track.cam2world, track.intrinsics) for track in tracks]
+        return list(self._metric.pair_values(images, depth, cameras).float().cpu().numpy()[:, None])
 
 
 class SubjectMeasure(ItemMeasure):

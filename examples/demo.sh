@@ -19,6 +19,10 @@ zoo_ sample pv3d-tiny --seed 0 --frames 48 --trajectory orbit --time loop --maps
 zoo_ sample pv3d-tiny --seed 0 --frames 8 --trajectory views --out "$out/views.png"
 zoo_ sample pv3d-tiny --seeds 0-7 --out "$out/clips"
 
+# Another family, another way to make talking heads: the same verbs.
+zoo_ sample threedvidgen-tiny --seed 1 --frames 16 --trajectory yaw --out "$out/yaw.mp4"
+zoo_ sample threedvidgen-tiny --seeds 0-3 --grid --frames 8 --out "$out/grid"
+
 # The head as a mesh with vertex colours; any 3D viewer opens it.
 zoo_ mesh pv3d-tiny --seed 0 --out "$out/head.glb"
 

@@ -23,6 +23,10 @@ zoo_ sample pv3d-tiny --seeds 0-7 --out "$out/clips"
 zoo_ sample threedvidgen-tiny --seed 1 --frames 16 --trajectory yaw --out "$out/yaw.mp4"
 zoo_ sample threedvidgen-tiny --seeds 0-3 --grid --frames 8 --out "$out/grid"
 
+# One photo moves as other frames do (both prepared: examples/prepared holds two synthetic people).
+faces=$(dirname "$0")/prepared
+zoo_ animate portrait4d-tiny --source "$faces/photo" --driving "$faces/driving" --no-neck --grid --out "$out/animated.mp4"
+
 # The head as a mesh with vertex colours; any 3D viewer opens it.
 zoo_ mesh pv3d-tiny --seed 0 --out "$out/head.glb"
 

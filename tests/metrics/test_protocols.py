@@ -164,6 +164,16 @@ def test_a_model_that_draws_nan_gets_no_number():
         measure(Drawing(spoiled=2), make_clips(4), num_clips=4)
 
 
+def test_pictures_of_a_report_are_those_of_the_frames_however_they_were_resized(capfd: pytest.CaptureFixture[str]):
+    clips = make_clips(4)
+    by_rule = [
+        measure(clips, make_clips(4, first=9), overrides={"size": 24, "resize": "torch", "resized": kind})
+        for kind in ("bytes", "floats")
+    ]
+    assert by_rule[0].generated.previews == by_rule[1].generated.previews
+    assert capfd.readouterr().err == ""
+
+
 def test_jpeg_is_between_a_model_and_the_network():
     model = Drawing()
     drawn = [jpeg_coded(model.sample(seed)) for seed in range(4)]

@@ -11,6 +11,7 @@ import torch
 
 from portraitzoo.media.clip import Clip
 from portraitzoo.metrics.pairs import TARGET
+from portraitzoo.metrics.preparation import rounded
 from portraitzoo.metrics.results import Extreme, Gathered
 
 SHOWN = 3  # items at each end
@@ -100,7 +101,7 @@ def strip(clip: Clip) -> bytes:
     size = (max(1, round(width * _STRIP_HEIGHT / height)), _STRIP_HEIGHT)
     rows = [
         np.concatenate(
-            [cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in frames[shown].numpy()], axis=1
+            [cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in rounded(frames[shown]).numpy()], axis=1
         )
         for frames in (clip.frames, clip.maps.get(TARGET))
         if frames is not None

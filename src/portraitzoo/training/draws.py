@@ -5,7 +5,8 @@ Its generator is seeded by exactly these numbers. Hence a run that was stopped a
 more processes, draws the same numbers as an undisturbed single process, and no generator state needs to be saved.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -24,6 +25,14 @@ def generator(*key: int, device: torch.device | str = "cpu") -> torch.Generator:
 def generators(key: Sequence[int], positions: Sequence[int], device: torch.device | str) -> list[torch.Generator]:
     """One generator for each sample of a batch, from ``key`` and the sample's position in the stream."""
     return [generator(*key, position, device=device) for position in positions]
+
+
+@contextmanager
+def seeded_globals(device: torch.device, *key: int) -> Iterator[None]:
+    """Seed PyTorch's global generators of the CPU and ``device`` by ``key``, and give them back afterwards."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(derived_seed(*key))
+        yield
 
 
 def numpy_generator(*key: int) -> np.random.Generator:

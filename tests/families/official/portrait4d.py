@@ -22,18 +22,19 @@ from portrait4d_clips import clip, write_set
 from toy_head import toy_arrays
 
 from portraitzoo.faces.flame_head import FlameHead, HeadSizes
+from portraitzoo.faces.flame_parameters import FlameParameters
 from portraitzoo.files import shipped
 from portraitzoo.hub.conversion import official_name
 from portraitzoo.hub.eg3d_tensors import DISCRIMINATOR_TABLE
 from portraitzoo.media.images import write_image
 from portraitzoo.methods.portrait4d.config import Portrait4DConfig
-from portraitzoo.methods.portrait4d.data import head_motion
 from portraitzoo.methods.portrait4d.discriminator import Discriminator, DiscriminatorConfig
 from portraitzoo.methods.portrait4d.folders import IMAGES, write_frames
 from portraitzoo.methods.portrait4d.model import Portrait4D
 from portraitzoo.methods.portrait4d.network import Reconstructor
 from portraitzoo.methods.portrait4d.prepared import Frames
 from portraitzoo.methods.portrait4d.weights import HEAD, RECONSTRUCTOR_TABLE
+from portraitzoo.rendering.cameras import LABEL_SIZE
 
 SIZE = 64
 
@@ -44,7 +45,11 @@ def _prepared(frames: int) -> str:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     shown = clip(0, SIZE, frames)
     names = [f"{frame:05d}" for frame in range(frames)]
-    write_frames(folder, Frames.from_labels(shown.labels, head_motion(shown.labels)), names)
+    write_frames(
+        folder,
+        Frames.from_labels(shown.labels, FlameParameters.from_label(shown.labels[:, LABEL_SIZE:]).motion()),
+        names,
+    )
     (folder / IMAGES).mkdir()
     for name, image in zip(names, shown.images, strict=True):
         write_image(folder / IMAGES / f"{name}.png", image)

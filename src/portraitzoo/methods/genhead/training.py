@@ -196,9 +196,7 @@ class GenHeadTraining(PhasedTraining):
     @contextmanager
     def update_context(self, update: int) -> Iterator[None]:
         """Seed the global generators, from which the networks' noise comes, and give them back afterwards."""
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
-            torch.manual_seed(draws.derived_seed(self.seed, NETWORK_NOISE, update, self.global_rank))
+        with draws.seeded_globals(self.device, self.seed, NETWORK_NOISE, update, self.global_rank):
             yield
 
     def stage(self, batch: int) -> Stage:

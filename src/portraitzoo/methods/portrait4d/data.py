@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from portraitzoo.errors import MediaError, ZooError
+from portraitzoo.faces.flame_parameters import FlameParameters
 from portraitzoo.media.images import from_uint8
 from portraitzoo.media.portrait_lmdb import ClipLMDB, ClipRecord
 from portraitzoo.methods.portrait4d.poses import rectified_necks
@@ -25,8 +26,7 @@ from portraitzoo.training.stream import StreamDataModule
 Motion = Literal["embedding", "head"]
 """What drives: motion embeddings of the records, or the head's own expression, jaw and gaze (109 numbers)."""
 
-SHAPE, EXPRESSION, NECK, JAW = CAMERA_SIZE, CAMERA_SIZE + 300, CAMERA_SIZE + 400, CAMERA_SIZE + 403
-HEAD_MOTION = 109
+NECK, JAW = CAMERA_SIZE + 400, CAMERA_SIZE + 403
 EMBEDDING = 548
 
 
@@ -52,11 +52,6 @@ class FramePairBatch(NamedTuple):
     source_motion: Float[Tensor, "batch motion_dim"]
     driving_motion: Float[Tensor, "batch motion_dim"]
     position: Int[Tensor, " batch"]
-
-
-def head_motion(labels: Float[Tensor, "frames 437"]) -> Float[Tensor, "frames 109"]:
-    """Expression, jaw and gaze of labels."""
-    return torch.cat([labels[:, EXPRESSION:NECK], labels[:, JAW:]], dim=1)
 
 
 class FramePairs(Dataset[FramePairBatch]):
@@ -124,7 +119,8 @@ class FramePairs(Dataset[FramePairBatch]):
     def _read(self, index: int) -> ClipRecord:
         clip = self.clips[index]
         labels = clip.labels.clone()
-        motions = head_motion(labels) if self.motion == "head" else clip.motions[:, :EMBEDDING]
+        own = self.motion == "head"
+        motions = FlameParameters.from_label(labels[:, CAMERA_SIZE:]).motion() if own else clip.motions[:, :EMBEDDING]
         if motions.shape[1] == 0:
             raise MediaError(
                 f"clip {index} of {self.clips.path} has no motion embeddings: write them, or let the head's own "

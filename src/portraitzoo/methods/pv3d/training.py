@@ -179,9 +179,7 @@ class PV3DTraining(PhasedTraining):
     @contextmanager
     def update_context(self, update: int) -> Iterator[None]:
         """Seed the global generators, from which the backbone's noise comes, and give them back afterwards."""
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
-            torch.manual_seed(draws.derived_seed(self.seed, BACKBONE_NOISE, update, self.global_rank))
+        with draws.seeded_globals(self.device, self.seed, BACKBONE_NOISE, update, self.global_rank):
             yield
 
     def stage(self, device_batch: int) -> Stage:

@@ -12,9 +12,9 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 
 from portraitzoo.errors import CheckpointError, UnknownEntryError, WeightsUnavailableError, ZooError
 from portraitzoo.hub.index import list_models
+from portraitzoo.layers.conv_norm import ConvNorm, fold_batch_norms
 from portraitzoo.metrics import arcface, features, inception, inception3d, lpips
 from portraitzoo.metrics.features import FeatureNetwork, feature_network, randomise, tensor_checksum
-from portraitzoo.metrics.layers import ConvNorm, fold_batch_norms
 from portraitzoo.metrics.resizing import bicubic_clean, bilinear_tensorflow1
 
 

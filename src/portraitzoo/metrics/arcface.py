@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from portraitzoo.errors import CheckpointError
 from portraitzoo.hub.conversion import Conversion, Rename
-from portraitzoo.metrics.layers import ConvNorm, FixedNorm
+from portraitzoo.hub.state_dicts import converted
+from portraitzoo.layers.conv_norm import ConvNorm, FixedNorm
 from portraitzoo.metrics.resizing import bilinear, channels_first, check_pixels
-from portraitzoo.metrics.weights import converted
 
 INPUT_SIZE = 112
 EMBEDDING = 512

@@ -16,7 +16,7 @@ from portraitzoo.errors import UnknownEntryError, WeightsUnavailableError, ZooEr
 from portraitzoo.hub.converting import dotted
 from portraitzoo.hub.index import get_entry
 from portraitzoo.hub.loading import build, load
-from portraitzoo.metrics.layers import fold_batch_norms
+from portraitzoo.layers.conv_norm import fold_batch_norms
 
 Weights = Literal["official", "random"]
 

@@ -15,9 +15,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from portraitzoo.hub.conversion import Conversion, Rename
-from portraitzoo.metrics.layers import ConvNorm
+from portraitzoo.hub.state_dicts import converted
+from portraitzoo.layers.conv_norm import ConvNorm
 from portraitzoo.metrics.resizing import bicubic_clean, bilinear, bilinear_tensorflow1, channels_first, check_pixels
-from portraitzoo.metrics.weights import converted
 
 INPUT_SIZE = 299
 BN_EPS = 1e-3

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from portraitzoo.errors import ZooError
 from portraitzoo.hub.conversion import Conversion, Rename
-from portraitzoo.metrics.layers import ConvNorm
+from portraitzoo.hub.state_dicts import converted
+from portraitzoo.layers.conv_norm import ConvNorm
 from portraitzoo.metrics.resizing import bilinear, channels_first, check_pixels, short_side_crop
-from portraitzoo.metrics.weights import converted
 
 INPUT_SIZE = 224
 MIN_FRAMES = 9

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from portraitzoo.errors import CheckpointError, ZooError
 from portraitzoo.hub.conversion import Conversion, Drop, Rename
+from portraitzoo.hub.state_dicts import converted
 from portraitzoo.metrics.resizing import bilinear, channels_first
-from portraitzoo.metrics.weights import converted
 
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)

@@ -15,9 +15,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from portraitzoo.hub.conversion import Conversion, Drop, Rename
+from portraitzoo.hub.state_dicts import converted
 from portraitzoo.metrics.lpips import vgg16_convolutions
 from portraitzoo.metrics.resizing import bilinear_tensorflow1, channels_first, check_pixels
-from portraitzoo.metrics.weights import converted
 
 INPUT_SIZE = 224
 MEAN = (0.485, 0.456, 0.406)

@@ -1,4 +1,4 @@
-"""Released weights of feature networks under our names."""
+"""Flat state dicts of networks that only measure, under our names."""
 
 from __future__ import annotations
 
@@ -43,3 +43,31 @@ def converted(
         expected = {name: tensor.shape for name, tensor in network(**config).state_dict().items()}
     ours, dropped = convert_tensors(tensors, renames, [COUNTERS, *drops], expected)
     return Conversion(dict(config), {"model": {name: tensor.float() for name, tensor in ours.items()}}, dropped)
+
+
+def resnet_names(official: str = "", ours: str = "", stages: int = 4) -> list[Rename]:
+    """Rows that rename torchvision's residual network to :class:`~portraitzoo.layers.resnet.ResNet`.
+
+    Args:
+        official: prefix of its tensors in the checkpoint, such as ``backbone.``.
+        ours: prefix of the network in ours.
+        stages: how many it has.
+    """
+    rows = [
+        Rename(f"{official}conv1.{{rest}}", f"{ours}stem.conv.{{rest}}"),
+        Rename(f"{official}bn1.{{rest}}", f"{ours}stem.bn.{{rest}}"),
+    ]
+    for stage in range(stages):
+        theirs, block = f"{official}layer{stage + 1}.{{block}}", f"{ours}stages.{stage}.{{block}}"
+        rows += residual_block_names(theirs, block)
+    return rows
+
+
+def residual_block_names(official: str, ours: str) -> list[Rename]:
+    """Rows that rename one of torchvision's residual blocks, or all that a placeholder in both names stands for."""
+    return [
+        *(Rename(f"{official}.conv{k}.{{rest}}", f"{ours}.conv{k}.conv.{{rest}}") for k in (1, 2, 3)),
+        *(Rename(f"{official}.bn{k}.{{rest}}", f"{ours}.conv{k}.bn.{{rest}}") for k in (1, 2, 3)),
+        Rename(f"{official}.downsample.0.{{rest}}", f"{ours}.shortcut.conv.{{rest}}"),
+        Rename(f"{official}.downsample.1.{{rest}}", f"{ours}.shortcut.bn.{{rest}}"),
+    ]

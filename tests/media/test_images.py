@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from portraitzoo.errors import MediaError, ZooError
-from portraitzoo.media.images import from_uint8, natural_order, read_image, to_uint8, write_image
+from portraitzoo.media.images import (
+    check_image,
+    from_uint8,
+    natural_order,
+    read_image,
+    resample,
+    to_uint8,
+    write_image,
+)
 from portraitzoo.media.sheets import contact_sheet
 
 PICTURE = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8))
@@ -123,3 +131,27 @@ def test_impossible_sheets():
         contact_sheet([PICTURE], 0)
     with pytest.raises(MediaError, match="one label for each"):
         contact_sheet([PICTURE], 1, [])
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        torch.zeros(4, 4, 3),
+        torch.zeros(3, 4, 4, dtype=torch.uint8),
+        torch.zeros(4, 4, dtype=torch.uint8),
+        torch.zeros(0, 4, 3, dtype=torch.uint8),
+    ],
+    ids=["floats", "channels first", "grey", "empty"],
+)
+def test_what_is_no_image_is_refused(image):
+    with pytest.raises(MediaError, match=r"uint8 \[height, width, 3\]"):
+        check_image(image)
+
+
+@pytest.mark.parametrize("rule", ["bilinear", "bicubic", "lanczos"])
+def test_resampling_keeps_a_plain_picture_and_averages_when_it_shrinks(rule):
+    plain = torch.full((7, 5, 3), 77, dtype=torch.uint8)
+    assert resample(plain, 13, 4, rule).equal(torch.full((13, 4, 3), 77, dtype=torch.uint8))
+    board = (torch.arange(64)[:, None] + torch.arange(64)) % 2 * 200
+    small = resample(board.to(torch.uint8)[..., None].repeat(1, 1, 3), 8, 8, rule)
+    assert (small[2:-2, 2:-2].int() - 100).abs().max() <= 3  # without averaging it would be 0 or 200

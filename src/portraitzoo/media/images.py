@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from PIL import Image
 from torch import Tensor
 
 from portraitzoo.errors import MediaError
@@ -21,6 +22,7 @@ from portraitzoo.files import replacing
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 
 QuantisationRule = Literal["pv3d", "stylegan", "threedvidgen", "round"]
+Resampling = Literal["bilinear", "bicubic", "lanczos"]
 
 _measured: ContextVar[QuantisationRule | Literal["model"] | None] = ContextVar("measured", default=None)
 
@@ -76,6 +78,31 @@ def to_uint8(
 def from_uint8(frames: UInt8[Tensor, "batch height width 3"]) -> Float[Tensor, "batch 3 height width"]:
     """Network input in [-1, 1] of 8-bit pictures: ``(x / 255 - 0.5) / 0.5`` in float32."""
     return (frames.permute(0, 3, 1, 2).to(torch.float32) / 255 - 0.5) / 0.5
+
+
+def check_image(image: Tensor) -> None:
+    """Find out whether a tensor is one 8-bit RGB picture.
+
+    Raises:
+        MediaError: if it is not uint8 [height, width, 3] with at least one pixel.
+    """
+    if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise MediaError(f"an image is uint8 [height, width, 3] (RGB), not {image.dtype} {list(image.shape)}")
+
+
+def resample(
+    image: UInt8[Tensor, "_ _ 3"], height: int, width: int, rule: Resampling
+) -> UInt8[Tensor, "{height} {width} 3"]:
+    """A picture of another size by Pillow's filters, which average over what a new pixel covers; channels in any order.
+
+    Args:
+        image: on any device.
+        height: of the result, at least 1.
+        width: of the result, at least 1.
+        rule: name of the filter.
+    """
+    picture = Image.fromarray(image.cpu().numpy())
+    return torch.from_numpy(np.array(picture.resize((width, height), Image.Resampling[rule.upper()])))
 
 
 def read_image(path: str | Path) -> UInt8[Tensor, "height width 3"]:

@@ -1,4 +1,4 @@
-"""Axis-angle rotations of the joints of a head, and the ranges that joints may turn in."""
+"""Rotations of heads: by axis and angle as their joints turn, within the ranges of the joints, and by three angles."""
 
 from __future__ import annotations
 
@@ -64,3 +64,13 @@ def _limits(joint: str, like: Tensor) -> tuple[Tensor, Tensor]:
         raise ZooError(f"unknown joint {joint!r}: choose one of {', '.join(ROTATION_LIMITS)}")
     limits = torch.tensor(ROTATION_LIMITS[joint]).to(like) * (math.pi / 180)
     return limits[:, 0], limits[:, 1]
+
+
+def euler_rotation(angles: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
+    """Rz Ry Rx, for column vectors: turns about the fixed x, then y, then z axis.
+
+    Args:
+        angles: about x, y and z, radians.
+    """
+    axes = rotation_matrix(torch.diag_embed(angles))
+    return axes[..., 2, :, :] @ axes[..., 1, :, :] @ axes[..., 0, :, :]

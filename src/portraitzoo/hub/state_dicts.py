@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -61,6 +62,33 @@ def resnet_names(official: str = "", ours: str = "", stages: int = 4) -> list[Re
         theirs, block = f"{official}layer{stage + 1}.{{block}}", f"{ours}stages.{stage}.{{block}}"
         rows += residual_block_names(theirs, block)
     return rows
+
+
+def resnet_sizes(checkpoint: Mapping[str, object], prefix: str = "") -> dict[str, list[int]]:
+    """Blocks and width of each stage of torchvision's residual network, told by its tensors.
+
+    Args:
+        checkpoint: official name -> tensor.
+        prefix: of the network's tensors in it, such as ``backbone.``.
+
+    Returns:
+        The arguments ``depths`` and ``widths`` of :class:`~portraitzoo.layers.resnet.ResNet`.
+
+    Raises:
+        CheckpointError: if there is no such network.
+    """
+    depths: dict[int, int] = {}
+    widths: dict[int, int] = {}
+    for name, tensor in checkpoint.items():
+        found = re.fullmatch(re.escape(prefix) + r"layer(\d)\.(\d{1,3})\.conv1\.weight", name)
+        if found and isinstance(tensor, Tensor) and tensor.ndim == 4:
+            stage, block = int(found[1]), int(found[2])
+            depths[stage] = max(depths.get(stage, 0), block + 1)
+            widths[stage] = len(tensor)
+    stages = range(1, len(depths) + 1)
+    if not depths or set(depths) != set(stages):
+        raise CheckpointError(f"it lacks the tensors of a residual network, {prefix}layer1.0.conv1.weight and so on")
+    return {"depths": [depths[stage] for stage in stages], "widths": [widths[stage] for stage in stages]}
 
 
 def residual_block_names(official: str, ours: str) -> list[Rename]:

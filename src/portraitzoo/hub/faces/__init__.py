@@ -1,0 +1,1 @@
+"""Official weights of the networks that look at faces."""

@@ -1,0 +1,115 @@
+"""Landmarks and crops: what the reference numbers of 3DFAN, Deep3DFaceRecon and the similarity crops say."""
+
+from collections.abc import Callable
+
+import torch
+from reference import Arrays, Case, captured
+from torch import Tensor
+
+from portraitzoo.faces.alignment import (
+    Placement,
+    coefficient_crop,
+    eg3d_crop,
+    fit_template,
+    five_of_68,
+    five_of_98,
+    portrait_crop,
+)
+from portraitzoo.faces.coefficient_camera import camera_of_pose
+from portraitzoo.faces.deep3d import Deep3D
+from portraitzoo.hub.faces.deep3d import convert as convert_deep3d
+from portraitzoo.rendering.cameras import Camera
+
+FUNCTION = 1e-5
+
+
+def network_input(images: Tensor) -> Tensor:
+    return images.movedim(-1, -3).float() / 255
+
+
+@torch.no_grad()
+def check_deep3d(case: Case) -> None:
+    golden, official = case.golden, case.state_dict()
+    conversion = convert_deep3d({"net_recon": official, "epoch": 20})
+    network = Deep3D(**conversion.config).eval()
+    network.load_state_dict(conversion.tensors["model"])
+    stages = network.backbone.stages
+    with captured({"mid.layer1": stages[0], "mid.layer4": stages[3]}) as seen:
+        coefficients = network(network_input(golden["in.image"]))
+    for name, output in seen.items():
+        golden.check(name, output)
+    golden.check("mid.pool", seen["mid.layer4"].mean((2, 3)))
+    golden.check("out.coeff", coefficients.vector())
+
+
+def flipped(landmarks: Tensor, height: int) -> Tensor:
+    """Between y down in pictures and y up in the numbers; depths are left out."""
+    return torch.stack([landmarks[:, 0], height - 1 - landmarks[:, 1]], dim=1)
+
+
+def groups(arrays: Arrays, prefix: str) -> list[str]:
+    return sorted({name.split(".")[0] for name in arrays.keys(prefix)})
+
+
+def check_placement(arrays: Arrays, name: str, found: Placement, height: int) -> None:
+    x, y = found.origin
+    arrays.check(f"{name}.t", torch.tensor([[x], [height - 1 - y]], dtype=torch.float64), FUNCTION)
+    arrays.check(f"{name}.s", torch.tensor(found.scale, dtype=torch.float64), FUNCTION)
+
+
+def check_align(arrays: Arrays) -> None:
+    for case in groups(arrays, "case"):
+        image = arrays[f"{case}.image"]
+        height, width = image.shape[:2]
+        five = flipped(arrays[f"{case}.lm5"], height)
+        shifted, plain = fit_template(five, (0.1, 0.4)), fit_template(five)
+        check_placement(arrays, f"{case}.pos_offset", shifted, height)
+        check_placement(arrays, f"{case}.pos", plain, height)
+        sixty_eight = arrays[f"{case}.points68"]  # these, unlike the others, have y down
+        five68 = five_of_68(sixty_eight)
+        arrays.check(f"{case}.five_of_68", five68, FUNCTION)
+        crops = {
+            "crop512": (portrait_crop(image, five), shifted),
+            "crop96": (portrait_crop(image, five, side=96), shifted),
+            "recon224": (coefficient_crop(image, five), plain),
+            "recon224_68": (coefficient_crop(image, five68), fit_template(five68)),
+        }
+        for kind, (crop, placement) in crops.items():
+            name = f"{case}.{kind}"
+            x, y = placement.origin
+            trans = torch.tensor([width, height, crop.scale, x, height - 1 - y], dtype=torch.float64)
+            arrays.check(f"{name}.trans", trans, FUNCTION)
+            if f"{name}.image" in arrays:
+                arrays.check(f"{name}.image", crop.image, 0)
+            landmarks = {points: flipped(arrays[f"{case}.{points}"], height) for points in ("lm5", "lm98", "lm68")}
+            if kind.endswith("_68"):
+                landmarks["lm68"] = sixty_eight
+            for points, places in landmarks.items():
+                if f"{name}.{points}" in arrays:
+                    moved = crop.move(places)
+                    up = torch.stack([moved[:, 0], len(crop.image) - moved[:, 1]], dim=1)
+                    arrays.check(f"{name}.{points}", up, FUNCTION)
+        ninety_eight = arrays[f"{case}.lm98"]
+        assert five_of_98(ninety_eight).equal(ninety_eight[[96, 97, 54, 76, 82]])
+
+
+def check_eg3d_camera(arrays: Arrays) -> None:
+    angles, translation = arrays["angle"], arrays["trans"]
+    cameras = {
+        "pose_raw": camera_of_pose(angles, translation, radius=None),
+        "pose_orig": camera_of_pose(angles, translation),
+        "pose_cor": camera_of_pose(angles, translation, center=(0.0, 0.0, 0.175)),
+    }
+    for name, camera in cameras.items():
+        arrays.check(name, camera.cam2world, FUNCTION)
+    label = cameras["pose_orig"].label()
+    arrays.check("label", label, FUNCTION)
+    arrays.check("label_mirror", Camera.from_label(label).mirrored().label(), FUNCTION)
+    for case in groups(arrays, "crop"):
+        image = arrays[f"{case}.image"]
+        five = flipped(arrays[f"{case}.lm5"].double(), len(image))
+        arrays.check(f"{case}.out", eg3d_crop(image, five).image, 0)
+
+
+NETWORKS: dict[str, Callable[[Case], None]] = {"deep3d_resnet50": check_deep3d}
+FUNCTIONS: dict[str, Callable[[Arrays], None]] = {"align": check_align, "eg3d_camera": check_eg3d_camera}

@@ -6,16 +6,13 @@ the image size.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from portraitzoo.faces.tracked_camera import FOCAL
 from portraitzoo.rendering.cameras import Camera
 
-FOCAL = 0.5 / math.tan(math.radians(6))
-"""Focal length of all its data in units of the image size: a field of view of 12 degrees."""
 FRONTAL_POSITION = (0.0, 0.01, 4.2)
 """Of the authors' fixed camera, world units."""
 

@@ -1,17 +1,22 @@
 """What the reference numbers say of face models: parsing, the Basel face model, FLAME's parameters, filters."""
 
+import re
 from collections.abc import Callable
 
 import torch
 from reference import Arrays, Case, assert_close, captured, reference_folder, state_dict
-from torch import nn
+from torch import Tensor, nn
 
+from portraitzoo.faces import parsing
 from portraitzoo.faces.bfm_to_flame import BfmToFlame, flame_label, flame_turn
 from portraitzoo.faces.coefficients import SIZES, FaceCoefficients
+from portraitzoo.faces.parsing import BiSeNet
 from portraitzoo.faces.rotations import euler_rotation, rotation_matrix
 from portraitzoo.faces.tracked_camera import intrinsics
 from portraitzoo.hub.conversion import Conversion
 from portraitzoo.hub.faces import bfm_to_flame as mapper_weights
+from portraitzoo.hub.faces import parsing as parsing_weights
+from portraitzoo.layers.conv_norm import fold_batch_norms
 
 FUNCTION = 1e-5
 
@@ -31,6 +36,37 @@ def check_mapper(case: Case) -> None:
     case.golden.check("out.params", torch.cat([head.shape, head.expression, head.pose[:, 3:]], dim=1))
 
 
+def kept(full: Tensor, golden: Arrays, name: str) -> Tensor:
+    """What the notes say was kept of an array, as in "the image [:, ::8, ::4]"."""
+    slices = re.findall(r"\[([:, \d]+)\]", golden.notes["arrays"][name]["text"])
+    if not slices:
+        return full
+    return full[tuple(slice(None, None, int(part.strip(" :") or 1)) for part in slices[-1].split(","))]
+
+
+def check_parsing(case: Case) -> None:
+    golden = case.golden
+    network = loaded(BiSeNet, parsing_weights.convert(case.state_dict()))
+    image = golden["in.image"]
+    images = parsing.normalise(image[None].permute(0, 3, 1, 2) / 255.0)
+    with captured({"arm32": network.attend32, "avg": network.whole}) as found, torch.no_grad():
+        fused, eighth, sixteenth = network.features(images)
+    found |= {"avg": found["avg"].relu(), "ffm": fused, "cp8": eighth, "cp16": sixteenth}
+    with torch.no_grad():
+        found |= {"feat8": network.resnet(images)[-3], "logits8": network.head(fused)}
+        logits, auxiliary = network(images), network.auxiliary(images)
+    for name in golden.keys("mid."):
+        golden.check(name, kept(found[name.removeprefix("mid.")], golden, name), strided=False)
+    outputs = {"logits": logits, "logits16": auxiliary[0], "logits32": auxiliary[1]}
+    for name, output in outputs.items():
+        golden.check(f"out.{name}", kept(output, golden, f"out.{name}"), strided=False)
+    agreeing = kept(logits.argmax(1), golden, "out.labels") == golden["out.labels"]
+    assert float(agreeing.double().mean()) > 0.999  # of two labels as likely rounding decides
+    if image.shape[:2] == (parsing.INPUT_SIZE, parsing.INPUT_SIZE):
+        whole = fold_batch_norms(network).labels(image[None])
+        assert float((kept(whole, golden, "out.labels") == golden["out.labels"]).double().mean()) > 0.999
+
+
 def check_bfm2flame(arrays: Arrays) -> None:
     angles = arrays["angles"]
     arrays.check("rotation", euler_rotation(angles), FUNCTION)
@@ -47,5 +83,5 @@ def check_bfm2flame(arrays: Arrays) -> None:
     arrays.check("file.params_no_mapper", flame_label(faces), FUNCTION)
 
 
-NETWORKS: dict[str, Callable[[Case], None]] = {"bfm2flame_mlp": check_mapper}
+NETWORKS: dict[str, Callable[[Case], None]] = {"bfm2flame_mlp": check_mapper, "bisenet_face_parsing": check_parsing}
 FUNCTIONS: dict[str, Callable[[Arrays], None]] = {"bfm2flame": check_bfm2flame}

@@ -16,7 +16,6 @@ from portraitzoo.faces.rotations import rotation_matrix
 
 FOCAL = 0.5 / math.tan(math.radians(6))
 """Focal length in units of the image size: a field of view of 12 degrees."""
-LABEL_SIZE = 25
 
 
 def tracked_camera(turn: Float[Tensor, "batch 3"], translation: Float[Tensor, "batch 3"]) -> Float[Tensor, "batch 25"]:

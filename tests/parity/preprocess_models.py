@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from portraitzoo.faces import parsing
 from portraitzoo.faces.bfm_to_flame import BfmToFlame, flame_label, flame_turn
 from portraitzoo.faces.coefficients import SIZES, FaceCoefficients
+from portraitzoo.faces.one_euro import CROP_SCALE, CROP_TRANSLATION, OneEuro
 from portraitzoo.faces.parsing import BiSeNet
 from portraitzoo.faces.rotations import euler_rotation, rotation_matrix
 from portraitzoo.faces.tracked_camera import intrinsics
@@ -83,5 +84,15 @@ def check_bfm2flame(arrays: Arrays) -> None:
     arrays.check("file.params_no_mapper", flame_label(faces), FUNCTION)
 
 
+def check_one_euro(arrays: Arrays) -> None:
+    for name in arrays.keys("case"):
+        if name.endswith(".params"):
+            case = name.removesuffix(".params")
+            smooth = OneEuro(*arrays[name].tolist()).smooth(arrays[f"{case}.x"], arrays[f"{case}.t"].tolist())
+            arrays.check(f"{case}.y", smooth, FUNCTION)
+    arrays.check("clip.t_smooth", CROP_TRANSLATION.smooth(arrays["clip.t"]), FUNCTION)
+    arrays.check("clip.s_smooth", CROP_SCALE.smooth(arrays["clip.s"]), FUNCTION)
+
+
 NETWORKS: dict[str, Callable[[Case], None]] = {"bfm2flame_mlp": check_mapper, "bisenet_face_parsing": check_parsing}
-FUNCTIONS: dict[str, Callable[[Arrays], None]] = {"bfm2flame": check_bfm2flame}
+FUNCTIONS: dict[str, Callable[[Arrays], None]] = {"bfm2flame": check_bfm2flame, "one_euro": check_one_euro}

@@ -17,7 +17,11 @@ from portraitzoo.faces.alignment import (
 )
 from portraitzoo.faces.coefficient_camera import camera_of_pose
 from portraitzoo.faces.deep3d import Deep3D
+from portraitzoo.faces.fan import FAN, FaceWindow, decode
+from portraitzoo.faces.fan_depth import FanDepth, gaussians
 from portraitzoo.hub.faces.deep3d import convert as convert_deep3d
+from portraitzoo.hub.faces.fan import convert as convert_fan
+from portraitzoo.hub.faces.fan_depth import convert as convert_depth
 from portraitzoo.rendering.cameras import Camera
 
 FUNCTION = 1e-5
@@ -40,6 +44,76 @@ def check_deep3d(case: Case) -> None:
         golden.check(name, output)
     golden.check("mid.pool", seen["mid.layer4"].mean((2, 3)))
     golden.check("out.coeff", coefficients.vector())
+
+
+@torch.no_grad()
+def check_fan(case: Case) -> None:
+    (check_depth if case.manifest["config"]["class"] == "ResNetDepth" else check_heatmaps)(case)
+
+
+def check_heatmaps(case: Case) -> None:
+    golden = case.golden
+    conversion = convert_fan(case.state_dict())
+    network = FAN(**conversion.config).eval()
+    network.load_state_dict(conversion.tensors["model"])
+    with captured({"first": network.stacks[0].maps}) as seen:
+        maps = network(network_input(golden["in.image"])[None])
+    golden.check("mid.heatmap0", seen["first"])
+    golden.check("out.heatmap", maps)
+    points, scores = decode(maps)
+    golden.check("out.preds", points)
+    golden.check("out.scores", scores)
+    window = FaceWindow(tuple(golden["in.center"].tolist()), float(golden["in.scale"]))
+    golden.check("out.points", window.pixels(points, maps.shape[-1]), 0)
+
+
+def check_depth(case: Case) -> None:
+    golden = case.golden
+    conversion = convert_depth({"state_dict": {f"module.{name}": value for name, value in case.state_dict().items()}})
+    network = FanDepth(**conversion.config).eval()
+    network.load_state_dict(conversion.tensors["model"])
+    image, points = golden["in.image"], golden["in.preds"]
+    stages = network.backbone.stages
+    with captured({"mid.layer1": stages[0], "mid.layer3": stages[2], "mid.layer4": stages[3]}) as seen:
+        depth = network(network_input(image)[None], points)
+    for name, output in seen.items():
+        golden.check(name, output)
+    golden.check("mid.gauss", gaussians(4 * points[0], len(image)))
+    golden.check("out.depth", depth)
+
+
+def check_detect_landmark(arrays: Arrays) -> None:
+    maps = arrays["fan.heatmap_first8"][None]
+    size = maps.shape[-1]
+    points, scores = decode(maps)
+    arrays.check("fan.preds_first8", points[0], FUNCTION)
+    arrays.check("fan.scores_first8", scores[0], FUNCTION)
+    cells = (arrays["fan.preds_first8"] - 0.5).round().long()
+    assert arrays["fan.heatmap_argmax"][: len(cells)].equal(cells[:, 0] + size * cells[:, 1])
+    window = FaceWindow(tuple(arrays["fan.center"].tolist()), float(arrays["fan.scale"]))
+    arrays.check("fan.points_first8", window.pixels(points[0], size), 0)
+    check_window(arrays, window)
+    kernel = gaussians(torch.full((2,), 16.0), 32)[9:22, 9:22]
+    arrays.check("gauss.kernel13", kernel, FUNCTION)
+    drawn = arrays["gauss.ok"]
+    expected = arrays["gauss.images"]
+    found = gaussians(arrays["gauss.points"], expected.shape[-1]) * drawn[:, None, None]
+    arrays.check("gauss.images", found, FUNCTION)
+    for case in groups(arrays, "fancrop"):
+        window = FaceWindow.of_box(arrays[f"{case}.box"])
+        arrays.check(f"{case}.center", torch.tensor(window.center, dtype=torch.float64), FUNCTION)
+        arrays.check(f"{case}.scale", torch.tensor(window.scale, dtype=torch.float64), FUNCTION)
+        arrays.check(f"{case}.crop", window.crop(arrays[f"{case}.image"]), 0)
+
+
+def check_window(arrays: Arrays, window: FaceWindow) -> None:
+    """The map of the window's grid to pixels, and the corners of the picture of it."""
+    points = arrays["transform.point"]
+    arrays.check("transform.inverse64", window.pixels(points, 64), 0)
+    corner = torch.tensor(window.center, dtype=torch.float64) - window.side / 2
+    arrays.check("transform.forward64", ((5 * points - corner) / window.side * 64).trunc(), 0)
+    arrays.check("transform.corner_ul", window.pixels(torch.tensor([1, 1]), 256), 0)
+    arrays.check("transform.corner_br", window.pixels(torch.tensor([256, 256]), 256), 0)
 
 
 def flipped(landmarks: Tensor, height: int) -> Tensor:
@@ -111,5 +185,9 @@ def check_eg3d_camera(arrays: Arrays) -> None:
         arrays.check(f"{case}.out", eg3d_crop(image, five).image, 0)
 
 
-NETWORKS: dict[str, Callable[[Case], None]] = {"deep3d_resnet50": check_deep3d}
-FUNCTIONS: dict[str, Callable[[Arrays], None]] = {"align": check_align, "eg3d_camera": check_eg3d_camera}
+NETWORKS: dict[str, Callable[[Case], None]] = {"deep3d_resnet50": check_deep3d, "fan3d": check_fan}
+FUNCTIONS: dict[str, Callable[[Arrays], None]] = {
+    "align": check_align,
+    "detect_landmark": check_detect_landmark,
+    "eg3d_camera": check_eg3d_camera,
+}

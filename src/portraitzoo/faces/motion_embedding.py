@@ -12,14 +12,15 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from portraitzoo.faces.hourglass import HierarchicalBlock, Hourglass
 from portraitzoo.faces.similarity import fit_similarity, warp
+from portraitzoo.layers.conv_norm import FixedNorm
 
 INPUT_SIZE = 224
 TEMPLATE = ((87.0, 59.0), (137.0, 59.0), (112.0, 120.0))
 """Where the middles of the eye on the image's left, of the other eye and of the mouth come to lie, pixels of 224."""
 LANDMARK_GROUPS = (slice(36, 42), slice(42, 48), slice(60, 68))
 CROP_ROWS, CROP_COLUMNS = slice(0, 192), slice(16, 208)
-HOURGLASS_DEPTH = 4
 HEAD_POSE, EYE, EMOTION = 6, 6, 30
 
 
@@ -57,53 +58,6 @@ def zoom_crop(aligned: Float[Tensor, "batch 3 224 224"]) -> Float[Tensor, "batch
     return F.interpolate(part, (INPUT_SIZE, INPUT_SIZE), mode="bilinear", align_corners=False).clamp(-1, 1)
 
 
-class HierarchicalBlock(nn.Module):
-    """Three pre-activated 3 x 3 convolutions, each on the last one's result, all of them kept (Bulat and Tzimiropoulos,
-    2017, figure 2).
-
-    Args:
-        in_channels: channels of the input.
-        out_channels: of the output: a half from the first convolution, a fourth from each of the others.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        half, quarter = out_channels // 2, out_channels // 4
-        self.norm1, self.conv1 = nn.BatchNorm2d(in_channels), _conv(in_channels, half)
-        self.norm2, self.conv2 = nn.BatchNorm2d(half), _conv(half, quarter)
-        self.norm3, self.conv3 = nn.BatchNorm2d(quarter), _conv(quarter, quarter)
-        self.shortcut: nn.Sequential | None = None
-        if in_channels != out_channels:
-            last = nn.Conv2d(in_channels, out_channels, 1, bias=False)
-            self.shortcut = nn.Sequential(nn.BatchNorm2d(in_channels), nn.ReLU(), last)
-
-    def forward(self, x: Float[Tensor, "batch in_channels height width"]) -> Float[Tensor, "batch out_channels _ _"]:
-        """Apply the block."""
-        first = self.conv1(F.relu(self.norm1(x)))
-        second = self.conv2(F.relu(self.norm2(first)))
-        third = self.conv3(F.relu(self.norm3(second)))
-        return torch.cat([first, second, third], dim=1) + (x if self.shortcut is None else self.shortcut(x))
-
-
-class Hourglass(nn.Module):
-    """Blocks at this size and, within, an hourglass at half of it (Newell et al., 2016, section 3.1).
-
-    Args:
-        depth: number of halvings.
-        width: channels.
-    """
-
-    def __init__(self, depth: int, width: int) -> None:
-        super().__init__()
-        self.beside, self.before, self.after = (HierarchicalBlock(width, width) for _ in range(3))
-        self.inner: nn.Module = Hourglass(depth - 1, width) if depth > 1 else HierarchicalBlock(width, width)
-
-    def forward(self, x: Float[Tensor, "batch width height width"]) -> Float[Tensor, "batch width height width"]:
-        """Apply the hourglass."""
-        low = self.after(self.inner(self.before(F.max_pool2d(x, 2))))
-        return self.beside(x) + F.interpolate(low, x.shape[-2:], mode="bilinear", align_corners=False)
-
-
 class FaceFeatures(nn.Module):
     """A face alignment network of one hourglass whose landmark maps become one vector.
 
@@ -116,14 +70,14 @@ class FaceFeatures(nn.Module):
 
     def __init__(self, width: int, landmarks: int, features: int, input_size: int) -> None:
         super().__init__()
-        self.input, self.input_norm = nn.Conv2d(3, width // 4, 7, stride=2, padding=3), nn.BatchNorm2d(width // 4)
+        self.input, self.input_norm = nn.Conv2d(3, width // 4, 7, stride=2, padding=3), FixedNorm(width // 4)
         self.block1 = HierarchicalBlock(width // 4, width // 2)
         self.block2 = HierarchicalBlock(width // 2, width // 2)
         self.block3 = HierarchicalBlock(width // 2, width)
-        self.hourglass = Hourglass(HOURGLASS_DEPTH, width)
+        self.hourglass = Hourglass(width, "max", "bilinear")
         self.block4 = HierarchicalBlock(width, width)
-        self.last, self.last_norm = nn.Conv2d(width, width, 1), nn.BatchNorm2d(width)
-        self.maps, self.maps_norm = nn.Conv2d(width, landmarks, 1), nn.BatchNorm2d(landmarks)
+        self.last, self.last_norm = nn.Conv2d(width, width, 1), FixedNorm(width)
+        self.maps, self.maps_norm = nn.Conv2d(width, landmarks, 1), FixedNorm(landmarks)
         self.merge = nn.Conv2d(landmarks, 1, 3, stride=2, padding=1)
         self.output = nn.Linear((input_size // 8) ** 2, features)
 
@@ -175,9 +129,7 @@ class MotionEncoder(nn.Module):
         super().__init__()
         self.features = FaceFeatures(width, landmarks, features, input_size)
         self.head_pose, self.eye, self.emotion, self.mouth = (
-            nn.Sequential(
-                nn.Linear(features, features), nn.ReLU(), nn.BatchNorm1d(features), nn.Linear(features, features)
-            )
+            nn.Sequential(nn.Linear(features, features), nn.ReLU(), FixedNorm(features), nn.Linear(features, features))
             for _ in range(4)
         )
         self.head_pose_code, self.eye_code, self.emotion_code = (
@@ -197,7 +149,3 @@ class MotionEncoder(nn.Module):
     def forward(self, images: Float[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch motion"]:
         """Motion embeddings of crops in [-1, 1]."""
         return self.codes(images).embedding
-
-
-def _conv(in_channels: int, out_channels: int) -> nn.Conv2d:
-    return nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)

@@ -46,6 +46,36 @@ def converted(
     return Conversion(dict(config), {"model": {name: tensor.float() for name, tensor in ours.items()}}, dropped)
 
 
+def state_dict_of(checkpoint: Mapping[str, object], key: str = "state_dict") -> dict[str, object]:
+    """A network's tensors in a file that may hold them under a key, or with ``module.`` before their names.
+
+    Files that were written by several devices at once have that prefix.
+
+    Args:
+        checkpoint: the content of the file.
+        key: where the tensors may be.
+
+    Raises:
+        CheckpointError: if something else is there.
+    """
+    inner = checkpoint.get(key, checkpoint)
+    if not isinstance(inner, Mapping):
+        raise CheckpointError(f"{key} is a {type(inner).__name__}, where the network's tensors should be")
+    return {str(name).removeprefix("module."): value for name, value in inner.items()}
+
+
+def count_of(tensors: Mapping[str, object], name: str) -> int:
+    """Length of a tensor's first axis, which tells the size of a layer.
+
+    Raises:
+        CheckpointError: if there is no such tensor.
+    """
+    found = tensors.get(name)
+    if not isinstance(found, Tensor) or not found.ndim:
+        raise CheckpointError(f"it lacks the tensor {name}")
+    return len(found)
+
+
 def resnet_names(official: str = "", ours: str = "", stages: int = 4) -> list[Rename]:
     """Rows that rename torchvision's residual network to :class:`~portraitzoo.layers.resnet.ResNet`.
 

@@ -33,7 +33,7 @@ class FixedNorm(nn.Module):
 
 
 class ConvNorm(nn.Module):
-    """Convolution without bias, then batch norm whose weights begin at ``scale``."""
+    """Convolution, then batch norm whose weights begin at ``scale``."""
 
     def __init__(self, conv: nn.Conv2d | nn.Conv3d, eps: float = 1e-5, scale: float = 1.0) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class ConvNorm(nn.Module):
         if isinstance(self.bn, FixedNorm):
             norm = self.bn
             self.conv.weight, self.conv.bias = fuse_conv_bn_weights(
-                self.conv.weight, None, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+                self.conv.weight, self.conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
             )
             self.bn = nn.Identity()
 

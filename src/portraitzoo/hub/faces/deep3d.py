@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from portraitzoo.errors import CheckpointError
 from portraitzoo.faces.deep3d import HEADS, Deep3D
 from portraitzoo.hub.conversion import Conversion, Rename
-from portraitzoo.hub.state_dicts import converted, resnet_names, resnet_sizes
+from portraitzoo.hub.state_dicts import converted, resnet_names, resnet_sizes, state_dict_of
 
-NETWORK = "net_recon"
 TABLE = (
     *resnet_names("backbone.", "backbone."),
     *(Rename(f"final_layers.{place}.{{rest}}", f"heads.{name}.{{rest}}") for place, name in enumerate(HEADS)),
@@ -23,7 +21,5 @@ def convert(checkpoint: Mapping[str, object]) -> Conversion:
     Raises:
         CheckpointError: naming what is missing, unexpected or of another shape.
     """
-    tensors = checkpoint.get(NETWORK, checkpoint)
-    if not isinstance(tensors, Mapping):
-        raise CheckpointError(f"{NETWORK} is a {type(tensors).__name__} instead of a state dict")
+    tensors = state_dict_of(checkpoint, "net_recon")
     return converted(tensors, Deep3D, resnet_sizes(tensors, "backbone."), TABLE)

@@ -28,7 +28,7 @@ LARGEST_CUT = 16
 
 @lru_cache(maxsize=8)
 def priors(height: int, width: int) -> Float[Tensor, "priors 4"]:
-    """The boxes that a detector's answers are relative to (RetinaFace, Deng et al., CVPR 2020, section 3.4).
+    """The boxes that a detector's answers are relative to (RetinaFace, arXiv:1905.00641, section 4.2, anchor settings).
 
     Level by level, row by row, the smaller before the larger in each cell. They are made once for each size of picture
     and belong to all callers: not to be written into.

@@ -1,4 +1,4 @@
-"""H3R: the 98 landmarks of a face from heatmaps of a high-resolution network (Yu and Tao, ICCV 2021)."""
+"""H3R: the 98 landmarks of a face from heatmaps of a high-resolution network (Yu and Tao, TPAMI 2021)."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class H3R(nn.Module):
 
     def forward(self, faces: Float[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch 98 size/4 size/4"]:
         """Heatmaps of the landmarks of prepared faces (see :func:`prepare`), any numbers."""
-        return self.heatmaps(F.relu(self.hidden(self.backbone(faces))))
+        return self.heatmaps(F.relu(self.hidden(self.backbone(faces)), inplace=True))
 
     def landmarks_of(self, heatmaps: Float[Tensor, "batch 98 rows columns"]) -> Float[Tensor, "batch 98 2"]:
         """Landmarks that heatmaps show, x and y in pixels of the network's input."""
@@ -103,7 +103,7 @@ class H3R(nn.Module):
         """
         ratio = DETECTED_RATIO if detected else TRACKED_RATIO
         face, origin = cut(image, square_box(box.double(), ratio))
-        heatmaps = self(prepare(face, self.input_size).to(self.heatmaps.weight))
+        heatmaps = self(prepare(face, self.input_size).to(next(self.parameters())))
         return place(self.landmarks_of(heatmaps)[0].cpu(), face, self.input_size) + torch.tensor(origin)
 
 

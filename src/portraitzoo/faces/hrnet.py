@@ -50,7 +50,7 @@ class HRNet(nn.Module):
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch channels height/4 width/4"]:
         """Maps of all branches, the smaller ones enlarged bilinearly, the largest first."""
-        x = F.relu(self.stem2(F.relu(self.stem1(images))))
+        x = F.relu(self.stem2(F.relu(self.stem1(images), inplace=True)), inplace=True)
         maps = [self.first(x)]
         for stage in self.stages:
             maps = stage(maps)
@@ -81,7 +81,7 @@ class Stage(nn.Module):
     def forward(self, maps: Sequence[Float[Tensor, "batch _ _ _"]]) -> list[Float[Tensor, "batch _ _ _"]]:
         """Maps of the branches before, the largest first, to those of this stage."""
         entered = [
-            x if isinstance(transition, nn.Identity) else F.relu(transition(x))
+            x if isinstance(transition, nn.Identity) else F.relu(transition(x), inplace=True)
             for transition, x in zip(self.transitions, [*maps, maps[-1]], strict=True)
         ]
         for exchange in self.exchanges:
@@ -111,7 +111,7 @@ class Exchange(nn.Module):
     def forward(self, maps: Sequence[Float[Tensor, "batch _ _ _"]]) -> list[Float[Tensor, "batch _ _ _"]]:
         """Maps of the branches to as many of the same shapes."""
         maps = [branch(x) for branch, x in zip(self.branches, maps, strict=True)]
-        return [F.relu(self._fused(maps, target)) for target in range(len(maps))]
+        return [F.relu(self._fused(maps, target), inplace=True) for target in range(len(maps))]
 
     def _fused(self, maps: Sequence[Tensor], target: int) -> Tensor:
         fusions = self.fusions[target]
@@ -119,12 +119,13 @@ class Exchange(nn.Module):
         # From the smallest map up: what several of them say is added before it is enlarged any further.
         for source in range(len(maps) - 1, target, -1):
             told = fusions[source](maps[source])
-            told = told if total is None else told + total
+            told = told if total is None else told.add_(total)
             total = F.interpolate(told, maps[source - 1].shape[-2:], mode="nearest")
-        fused = maps[target] if total is None else maps[target] + total
+        # The map itself is still told to other branches, so that only what is not a map is added to in place.
         for source in range(target):
-            fused = fused + fusions[source](maps[source])
-        return fused
+            told = fusions[source](maps[source])
+            total = told if total is None else total.add_(told)
+        return maps[target] if total is None else total.add_(maps[target])
 
 
 def _fusion(widths: Sequence[int], target: int, source: int) -> nn.Module:
@@ -144,5 +145,5 @@ class Descent(nn.Sequential):
         """Apply the convolutions."""
         *between, last = self
         for step in between:
-            x = F.relu(step(x))
+            x = F.relu(step(x), inplace=True)
         return last(x)

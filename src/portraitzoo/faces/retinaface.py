@@ -1,6 +1,6 @@
-"""RetinaFace with a ResNet-50: where the faces of a picture are (Deng et al., CVPR 2020).
+"""RetinaFace with a ResNet-50: where the faces of a picture are (Deng et al., CVPR 2020; arXiv:1905.00641).
 
-The network is read in the order of the paper's figure 2: residual network, feature pyramid, context modules, heads.
+Residual network, feature pyramid, context modules and heads are those of the preprint's figure 2 and section 4.2.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ class RetinaFace(nn.Module):
             ZooError: if this is no image, or one side is over 16 times as long as the other.
         """
         faces = prepare(image, height)
-        answers = self(faces.to(self.class_heads[0].weight))
+        answers = self(faces.to(next(self.parameters())))
         scores, boxes, points = (part[0].cpu().float() for part in (answers.scores, answers.boxes, answers.points))
         certain = (scores > threshold).nonzero()[:, 0]
         certain = certain[scores[certain].argsort(descending=True, stable=True)]
@@ -188,16 +188,18 @@ class FeaturePyramid(nn.Module):
 
     def forward(self, maps: Sequence[Float[Tensor, "batch _ _ _"]]) -> list[Float[Tensor, "batch channels _ _"]]:
         """Maps of the network's stages, the largest first, to as many of the same sizes."""
-        levels = [F.leaky_relu(lateral(x), self.leak) for lateral, x in zip(self.laterals, maps, strict=True)]
+        levels = [
+            F.leaky_relu(lateral(x), self.leak, inplace=True) for lateral, x in zip(self.laterals, maps, strict=True)
+        ]
         for index in reversed(range(len(self.merges))):
             above = F.interpolate(levels[index + 1], levels[index].shape[-2:], mode="nearest")
-            levels[index] = F.leaky_relu(self.merges[index](levels[index] + above), self.leak)
+            levels[index] = F.leaky_relu(self.merges[index](above.add_(levels[index])), self.leak, inplace=True)
         return levels
 
 
 class ContextModule(nn.Module):
-    """Features of a face with its surroundings: 3x3, 5x5 and 7x7 windows made of 3x3 convolutions (SSH, Najibi et al.,
-    ICCV 2017, section 3.3).
+    """Features of a face with its surroundings: 3x3, 5x5 and 7x7 windows made of 3x3 convolutions (the
+    context module of SSH, Najibi et al., ICCV 2017).
 
     Args:
         channels: of the input and of the output: a half, a fourth and a fourth from the three windows.
@@ -215,9 +217,9 @@ class ContextModule(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
         """Apply the module."""
-        seen = F.leaky_relu(self.surroundings(x), self.leak)
-        wider = F.leaky_relu(self.wider(seen), self.leak)
-        return F.relu(torch.cat([self.window3(x), self.window5(seen), self.window7(wider)], dim=1))
+        seen = F.leaky_relu(self.surroundings(x), self.leak, inplace=True)
+        wider = F.leaky_relu(self.wider(seen), self.leak, inplace=True)
+        return F.relu(torch.cat([self.window3(x), self.window5(seen), self.window7(wider)], dim=1), inplace=True)
 
 
 def leak(channels: int) -> float:

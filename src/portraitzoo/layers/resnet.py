@@ -38,8 +38,8 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch in_channels height width"]) -> Float[Tensor, "batch out_channels _ _"]:
         """Apply the block."""
-        residual = self.conv2(F.relu(self.conv1(x)))
-        return F.relu(residual + (x if self.shortcut is None else self.shortcut(x)))
+        residual = self.conv2(F.relu(self.conv1(x), inplace=True))
+        return residual.add_(x if self.shortcut is None else self.shortcut(x)).relu_()
 
 
 class Bottleneck(nn.Module):
@@ -61,8 +61,8 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch in_channels height width"]) -> Float[Tensor, "batch out_channels _ _"]:
         """Apply the block."""
-        residual = self.conv3(F.relu(self.conv2(F.relu(self.conv1(x)))))
-        return F.relu(residual + (x if self.shortcut is None else self.shortcut(x)))
+        seen = F.relu(self.conv2(F.relu(self.conv1(x), inplace=True)), inplace=True)
+        return self.conv3(seen).add_(x if self.shortcut is None else self.shortcut(x)).relu_()
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int) -> ConvNorm | None:
@@ -108,7 +108,7 @@ class ResNet(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch in_channels height width"]) -> list[Float[Tensor, "batch _ _ _"]]:
         """Outputs of all stages, at 1/4, 1/8, 1/16 and 1/32 of the input's size."""
-        x = F.max_pool2d(F.relu(self.stem(x)), 3, 2, 1)
+        x = F.max_pool2d(F.relu(self.stem(x), inplace=True), 3, 2, 1)
         outputs = []
         for stage in self.stages:
             x = stage(x)

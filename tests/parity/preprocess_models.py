@@ -4,10 +4,12 @@ import re
 from collections.abc import Callable
 
 import torch
+from preprocess_standins import basel, sizes
 from reference import Arrays, Case, assert_close, captured, reference_folder, state_dict
 from torch import Tensor, nn
 
 from portraitzoo.faces import parsing
+from portraitzoo.faces.bfm import IMAGE_SIZE, BaselFace, in_camera, project
 from portraitzoo.faces.bfm_to_flame import BfmToFlame, flame_label, flame_turn
 from portraitzoo.faces.coefficients import SIZES, FaceCoefficients
 from portraitzoo.faces.one_euro import CROP_SCALE, CROP_TRANSLATION, OneEuro
@@ -84,6 +86,28 @@ def check_bfm2flame(arrays: Arrays) -> None:
     arrays.check("file.params_no_mapper", flame_label(faces), FUNCTION)
 
 
+def check_bfm(arrays: Arrays) -> None:
+    faces = FaceCoefficients.from_vector(arrays["coeff"])
+    about = arrays.notes["about"]
+    every = int(re.search(r"sliced \[:, ::(\d+)\]", about)[1])
+    real = basel()
+    models = {"small": BaselFace(basel(*sizes(about))), "full": BaselFace(real), "copo_full": BaselFace(real, "mean")}
+    for case, model in models.items():
+        shape, camera = model.shape(faces), in_camera(model.posed(faces))
+        found = {"shape": shape, "rotation": euler_rotation(faces.angles).mT, "normal": model.normals(shape)}
+        found |= {"vertex_camera": camera, "projection": project(camera), "landmarks": model.landmarks(faces)}
+        found |= {"texture": model.colours(faces), "color": model.lit_colours(faces)}
+        for name in arrays.keys(f"{case}."):
+            kind = name.removeprefix(f"{case}.")
+            value = found[kind]
+            if kind in ("landmarks", "projection"):
+                value = torch.stack([value[..., 0], IMAGE_SIZE - 1 - value[..., 1]], dim=-1)  # kept y up
+            if case != "small" and kind != "landmarks":
+                value = value[:, ::every]
+            # Normals rest on differences of float32 positions about a hundred times larger: rounding shows.
+            arrays.check(name, value, 1e-4 if kind in ("normal", "color") else FUNCTION, strided=False)
+
+
 def check_one_euro(arrays: Arrays) -> None:
     for name in arrays.keys("case"):
         if name.endswith(".params"):
@@ -95,4 +119,8 @@ def check_one_euro(arrays: Arrays) -> None:
 
 
 NETWORKS: dict[str, Callable[[Case], None]] = {"bfm2flame_mlp": check_mapper, "bisenet_face_parsing": check_parsing}
-FUNCTIONS: dict[str, Callable[[Arrays], None]] = {"bfm2flame": check_bfm2flame, "one_euro": check_one_euro}
+FUNCTIONS: dict[str, Callable[[Arrays], None]] = {
+    "bfm": check_bfm,
+    "bfm2flame": check_bfm2flame,
+    "one_euro": check_one_euro,
+}

@@ -143,10 +143,10 @@ class Stack(nn.Module):
         self.from_maps = None if last else nn.Conv2d(landmarks, width, 1)
 
     def forward(
-        self, x: Float[Tensor, "batch width height width_"]
-    ) -> tuple[Float[Tensor, "batch width height width_"], Float[Tensor, "batch landmarks height width_"]]:
+        self, x: Float[Tensor, "batch width rows columns"]
+    ) -> tuple[Float[Tensor, "batch width rows columns"], Float[Tensor, "batch landmarks rows columns"]]:
         """The next input (unchanged after the last stack) and the heatmaps."""
-        features = F.relu(self.features(self.block(self.hourglass(x))))
+        features = F.relu(self.features(self.block(self.hourglass(x))), inplace=True)
         maps = self.maps(features)
         if self.from_features is not None and self.from_maps is not None:
             x = x + self.from_features(features) + self.from_maps(maps)
@@ -173,7 +173,7 @@ class FAN(nn.Module):
 
     def forward(self, images: Float[Tensor, "batch 3 256 256"]) -> Float[Tensor, "batch landmarks 64 64"]:
         """Heatmaps of the last stack for pictures of windows, RGB in [0, 1]."""
-        x = F.avg_pool2d(self.block1(F.relu(self.stem(images))), 2)
+        x = F.avg_pool2d(self.block1(F.relu(self.stem(images), inplace=True)), 2)
         x = self.block3(self.block2(x))
         maps = x
         for stack in self.stacks:

@@ -37,14 +37,14 @@ class HierarchicalBlock(nn.Module):
         self.shortcut: nn.Sequential | None = None
         if in_channels != out_channels:
             last = nn.Conv2d(in_channels, out_channels, 1, bias=False)
-            self.shortcut = nn.Sequential(FixedNorm(in_channels), nn.ReLU(), last)
+            self.shortcut = nn.Sequential(FixedNorm(in_channels), nn.ReLU(inplace=True), last)
 
     def forward(self, x: Float[Tensor, "batch in_channels height width"]) -> Float[Tensor, "batch out_channels _ _"]:
         """Apply the block."""
-        first = self.conv1(F.relu(self.norm1(x)))
-        second = self.conv2(F.relu(self.norm2(first)))
-        third = self.conv3(F.relu(self.norm3(second)))
-        return torch.cat([first, second, third], dim=1) + (x if self.shortcut is None else self.shortcut(x))
+        first = self.conv1(F.relu(self.norm1(x), inplace=True))
+        second = self.conv2(F.relu(self.norm2(first), inplace=True))
+        third = self.conv3(F.relu(self.norm3(second), inplace=True))
+        return torch.cat([first, second, third], dim=1).add_(x if self.shortcut is None else self.shortcut(x))
 
 
 class Hourglass(nn.Module):
@@ -69,7 +69,7 @@ class Hourglass(nn.Module):
     def forward(self, x: Float[Tensor, "batch width height width"]) -> Float[Tensor, "batch width height width"]:
         """Apply the hourglass."""
         low = self.after(self.inner(self.before(self.pool(x, 2))))
-        return self.beside(x) + F.interpolate(low, x.shape[-2:], mode=self.upsampling)
+        return self.beside(x).add_(F.interpolate(low, x.shape[-2:], mode=self.upsampling))
 
 
 def _conv(in_channels: int, out_channels: int) -> nn.Conv2d:

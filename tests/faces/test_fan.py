@@ -5,10 +5,10 @@ from hypothesis import strategies as st
 
 from portraitzoo.errors import CheckpointError, ZooError
 from portraitzoo.faces.fan import FAN, FaceWindow, decode
-from portraitzoo.hub.checkpoints import read_checkpoint
+from portraitzoo.hub import converting as hub
 from portraitzoo.hub.conversion import official_name
 from portraitzoo.hub.faces.fan import TABLE, convert
-from portraitzoo.hub.modules import tensors_of_module
+from portraitzoo.hub.loading import load
 from portraitzoo.layers.conv_norm import fold_batch_norms
 
 PICTURE = torch.randint(0, 256, (120, 160, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -96,7 +96,7 @@ def test_landmarks_are_whole_pixels_and_the_same_twice():
         (PICTURE, BOX[:3], "four numbers"),
         (PICTURE, BOX * torch.nan, "four numbers"),
         (PICTURE, BOX[[2, 3, 0, 1]], "empty"),
-        (PICTURE, BOX * 1e-3, "too small"),
+        (PICTURE, BOX * 1e-3 + 50.3, "too small"),
         (PICTURE, BOX + 1000, "beside the picture"),
         (PICTURE, BOX - 1000, "beside the picture"),
         (PICTURE, (BOX - 60) * 1e4, "far larger"),
@@ -145,12 +145,14 @@ class Scripted(torch.nn.Module):
         return x
 
 
-def test_a_torchscript_archive_is_read_without_running_it(tmp_path):
-    torch.jit.save(torch.jit.trace(Scripted(official()), torch.zeros(1)), tmp_path / "3DFAN4-4a694010b9.zip")
-    conversion = convert(tensors_of_module(read_checkpoint(tmp_path / "3DFAN4-4a694010b9.zip")))
-    assert conversion.config == {"stem": 8, "width": 16, "landmarks": 68, "stacks": 2}
+def test_the_released_archive_becomes_a_model_without_being_run(tmp_path):
+    archive = tmp_path / "3DFAN4-4a694010b9.zip"
+    torch.jit.save(torch.jit.trace(Scripted(official()), torch.zeros(1)), archive)
+    hub.convert("fan3d-heatmap", archive, tmp_path / "ours")
+    network = load(tmp_path / "ours", device="cpu")
+    assert isinstance(network, FAN)
     for name, tensor in small().state_dict().items():
-        assert conversion.tensors["model"][name].equal(tensor)
+        assert network.state_dict()[name].equal(tensor)
 
 
 @pytest.mark.parametrize(

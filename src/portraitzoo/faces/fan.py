@@ -28,7 +28,7 @@ _BOX_SIZE = 192.0
 """Width and height together of a box whose window has the scale 1. The package face-alignment has 195 here."""
 _UP = 0.12
 """How far the window's centre lies above that of the box, in heights of the box."""
-_LARGEST = 20
+_LARGEST = 4
 """Windows are at most this many times as wide as the picture's longer side: a guard of memory."""
 
 
@@ -82,14 +82,14 @@ class FaceWindow:
         """
         check_image(image)
         height, width = image.shape[:2]
-        corners = self.pixels(torch.tensor([[1.0, 1.0], [INPUT_SIZE, INPUT_SIZE]]), INPUT_SIZE).long()
-        (left, top), (right, bottom) = corners.tolist()
-        if right <= left or bottom <= top:
-            raise ZooError(f"the face is too small: {self.side:.2g} pixels with its surroundings")
-        if right <= 0 or bottom <= 0 or left >= width or top >= height:
-            raise ZooError(f"the box of the face lies beside the picture of {width} x {height} pixels")
         if self.side > _LARGEST * max(height, width):
             raise ZooError(f"the box of the face is far larger than the picture of {width} x {height} pixels")
+        corners = self.pixels(torch.tensor([[1.0, 1.0], [INPUT_SIZE, INPUT_SIZE]]), INPUT_SIZE)
+        left, top, right, bottom = (int(value) for value in corners.flatten().tolist())
+        if right <= 0 or bottom <= 0 or left >= width or top >= height:
+            raise ZooError(f"the box of the face lies beside the picture of {width} x {height} pixels")
+        if right <= left or bottom <= top:
+            raise ZooError(f"the face is too small: {self.side:.2g} pixels with its surroundings")
         inside = image[max(top, 0) : bottom, max(left, 0) : right].permute(2, 0, 1).cpu()
         beyond = (max(-left, 0), max(right - width, 0), max(-top, 0), max(bottom - height, 0))
         window = F.pad(inside, beyond).permute(1, 2, 0).contiguous()

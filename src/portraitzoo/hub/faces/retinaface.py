@@ -5,15 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
-
-from portraitzoo.errors import CheckpointError
 from portraitzoo.faces.retinaface import RetinaFace
 from portraitzoo.hub.conversion import Conversion, Rename
-from portraitzoo.hub.state_dicts import converted, resnet_names, resnet_sizes
+from portraitzoo.hub.state_dicts import converted, count_of, resnet_names, resnet_sizes, state_dict_of
 
-PARALLEL = "module."
-"""Before every name in a file that was written by several devices at once."""
 _WINDOWS = {
     "conv3X3": "window3",
     "conv5X5_1": "surroundings",
@@ -59,20 +54,10 @@ def convert(checkpoint: Mapping[str, Any]) -> Conversion:
     Raises:
         CheckpointError: naming a tensor that is missing, unexpected or of another shape.
     """
-    inner = checkpoint.get("state_dict", checkpoint)
-    if not isinstance(inner, Mapping):
-        raise CheckpointError("state_dict should hold the detector's tensors")
-    tensors = {str(name).removeprefix(PARALLEL): value for name, value in inner.items()}
+    tensors = state_dict_of(checkpoint)
     config = {
         **resnet_sizes(tensors, "body."),
-        "stem": _channels(tensors, "body.conv1.weight"),
-        "channels": _channels(tensors, "fpn.output1.0.weight"),
+        "stem": count_of(tensors, "body.conv1.weight"),
+        "channels": count_of(tensors, "fpn.output1.0.weight"),
     }
     return converted(tensors, RetinaFace, config, NAMES)
-
-
-def _channels(tensors: Mapping[str, Any], name: str) -> int:
-    found = tensors.get(name)
-    if not isinstance(found, Tensor) or not found.ndim:
-        raise CheckpointError(f"the checkpoint lacks the tensor {name}: it is none of RetinaFace with a ResNet")
-    return len(found)

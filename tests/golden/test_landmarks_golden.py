@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from recorded import compare, numbers
-from torch import Tensor, nn
+from recorded import compare, fill_measuring, numbers
+from torch import Tensor
 
 from portraitzoo.faces.alignment import coefficient_crop, eg3d_crop, portrait_crop
 from portraitzoo.faces.coefficient_camera import camera_of_pose
@@ -17,22 +17,9 @@ RECORD = Path(__file__).with_name("landmarks_small.npz")
 
 
 @torch.no_grad()
-def fill(network: nn.Module, prefix: str) -> nn.Module:
-    """Weights that keep activations in range, none of which is without effect."""
-    for name, tensor in network.state_dict().items():
-        value = numbers(f"{prefix}.{name}", *tensor.shape)
-        if name.endswith("running_var") or (tensor.ndim == 1 and name.endswith("weight")):
-            value = 1 + 0.2 * value.abs()
-        else:
-            value *= 0.1 if tensor.ndim == 1 else 1.2 / tensor[0].numel() ** 0.5
-        tensor.copy_(value)
-    return network.eval()
-
-
-@torch.no_grad()
 def landmarks() -> dict[str, Tensor]:
-    network = fill(FAN(stacks=2, width=16, stem=8, landmarks=12), "fan")
-    depth = fill(FanDepth((1, 2, 1, 1), (4, 6, 8, 10), landmarks=12), "depth")
+    network = fill_measuring(FAN(stacks=2, width=16, stem=8, landmarks=12), "fan")
+    depth = fill_measuring(FanDepth((1, 2, 1, 1), (4, 6, 8, 10), landmarks=12), "depth")
     images = numbers("faces", 2, 3, 256, 256).sigmoid()
     maps = network(images)
     return {
@@ -44,7 +31,7 @@ def landmarks() -> dict[str, Tensor]:
 
 @torch.no_grad()
 def coefficients() -> dict[str, Tensor]:
-    found = fill(Deep3D((1, 2, 1, 1), (4, 6, 8, 10)), "deep3d")(numbers("crops", 2, 3, 96, 96).sigmoid())
+    found = fill_measuring(Deep3D((1, 2, 1, 1), (4, 6, 8, 10)), "deep3d")(numbers("crops", 2, 3, 96, 96).sigmoid())
     camera = camera_of_pose(found.angles, found.translation)
     return {"coefficients": found.vector(), "label": camera.label()}
 

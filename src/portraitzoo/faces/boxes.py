@@ -27,6 +27,7 @@ LARGEST_CUT = 16
 
 
 @lru_cache(maxsize=8)
+@torch.inference_mode(mode=False)  # else a first call from there would leave a tensor that nobody can train with
 def priors(height: int, width: int) -> Float[Tensor, "priors 4"]:
     """The boxes that a detector's answers are relative to (RetinaFace, arXiv:1905.00641, section 4.2, anchor settings).
 
@@ -123,6 +124,20 @@ def square_box(box: Float[Tensor, "*batch 4"], ratio: float) -> Float[Tensor, "*
     return torch.cat([middle - half, middle + half], dim=-1)
 
 
+def corners(box: Float[Tensor, " 4"]) -> tuple[float, float, float, float]:
+    """x1, y1, x2, y2 of a box of a face.
+
+    Raises:
+        ZooError: if it is not four finite numbers, or empty.
+    """
+    if box.shape != (4,) or not torch.isfinite(box).all():
+        raise ZooError(f"the box of a face is four finite numbers x1, y1, x2, y2, not {box.tolist()}")
+    x1, y1, x2, y2 = box.tolist()
+    if x1 >= x2 or y1 >= y2:
+        raise ZooError(f"the box of a face is empty: from ({x1:g}, {y1:g}) to ({x2:g}, {y2:g})")
+    return x1, y1, x2, y2
+
+
 def cut(
     image: UInt8[Tensor, "height width 3"], box: Float[Tensor, " 4"]
 ) -> tuple[UInt8[Tensor, "rows columns 3"], tuple[int, int]]:
@@ -136,18 +151,16 @@ def cut(
         The part, and x and y of its first pixel in the picture.
 
     Raises:
-        ZooError: if the box holds no pixel of the picture, is not finite or is many times as large as the picture.
+        ZooError: if this is no picture or no box, or the box holds no pixel or is many times as large as the picture.
     """
     check_image(image)
     height, width = image.shape[:2]
-    if box.shape != (4,) or not torch.isfinite(box).all():
-        raise ZooError(f"a box is four finite numbers x1, y1, x2, y2, not {box.tolist()}")
-    x1, y1, x2, y2 = (int(value) for value in box.tolist())
-    where = f"the box {x1}, {y1}, {x2}, {y2} of an image of {width} x {height} pixels"
+    x1, y1, x2, y2 = (int(value) for value in corners(box))
+    where = f"from ({x1}, {y1}) to ({x2}, {y2}), of an image of {width} x {height} pixels"
     if min(x2, width) <= max(x1, 0) or min(y2, height) <= max(y1, 0):
-        raise ZooError(f"{where} holds none of them: give corners x1, y1, x2, y2 around a face")
+        raise ZooError(f"the box of a face, {where}, holds none of them")
     if max(x2 - x1, y2 - y1) > LARGEST_CUT * max(height, width):
-        raise ZooError(f"{where} is over {LARGEST_CUT} times as large: give corners x1, y1, x2, y2 around a face")
+        raise ZooError(f"the box of a face, {where}, is over {LARGEST_CUT} times as large")
     inside = image[max(y1, 0) : y2, max(x1, 0) : x2]
     padding = (0, 0, max(-x1, 0), max(x2 - width, 0), max(-y1, 0), max(y2 - height, 0))
     return F.pad(inside, padding), (x1, y1)

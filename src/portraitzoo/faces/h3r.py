@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Float64, UInt8
 from torch import Tensor, nn
 
-from portraitzoo.faces.boxes import cut, square_box
+from portraitzoo.faces.boxes import corners, cut, square_box
 from portraitzoo.faces.hrnet import HRNet
 from portraitzoo.layers.resnet import conv
 from portraitzoo.media.images import check_image, resample
@@ -99,8 +99,9 @@ class H3R(nn.Module):
             x and y, pixels of the image (they may lie outside it), in the order of :data:`LANDMARKS`.
 
         Raises:
-            ZooError: if this is no image, or the box holds none of its pixels.
+            ZooError: if this is no image, or the box is empty, beside the image or far larger.
         """
+        corners(box)
         ratio = DETECTED_RATIO if detected else TRACKED_RATIO
         face, origin = cut(image, square_box(box.double(), ratio))
         heatmaps = self(prepare(face, self.input_size).to(next(self.parameters())))

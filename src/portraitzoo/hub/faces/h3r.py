@@ -16,24 +16,26 @@ from portraitzoo.hub.state_dicts import converted, residual_block_names, resnet_
 HIDDEN = "heatmap_head.head.layers.0.weight"
 OUTPUT = "heatmap_head.head.layers.3.weight"
 BACKGROUND = "the first half of the channels, which tell the background from landmarks in training only"
+_PARTS = (("0", "conv"), ("1", "bn"))
 _BLOCK = re.compile(r"backbone\.stage([234])\.(\d{1,2})\.branches\.([0-3])\.(\d{1,2})\.conv1\.weight")
 
 
 def _stage(number: int) -> list[Rename]:
     """Rows of one of the stages 2 to 4, which are 0 to 2 here, and of the transition to it."""
-    ours = f"backbone.stages.{number - 2}"
+    ours, new = f"backbone.stages.{number - 2}", number - 1
     transition, exchange = f"backbone.transition{number - 1}", f"backbone.stage{number}.{{exchange}}"
     fusion, our_fusion = f"{exchange}.fuse_layers.{{to}}.{{of}}", f"{ours}.exchanges.{{exchange}}.fusions.{{to}}.{{of}}"
     rows = residual_block_names(
         f"{exchange}.branches.{{branch}}.{{block}}", f"{ours}.exchanges.{{exchange}}.branches.{{branch}}.{{block}}"
     )
-    for place, name in (("0", "conv"), ("1", "bn")):
+    # One step of a descent has a level more than a convolution that is not strided; tried first, as "rest" stands for
+    # anything. So has the transition to the new branch, compared with those of the others.
+    for place, name in _PARTS:
         rows += [
-            Rename(f"{transition}.{{branch}}.0.{place}.{{rest}}", f"{ours}.transitions.{{branch}}.{name}.{{rest}}"),
+            Rename(f"{transition}.{new}.0.{place}.{{rest}}", f"{ours}.transitions.{new}.{name}.{{rest}}"),
             Rename(f"{fusion}.{{step}}.{place}.{{rest}}", f"{our_fusion}.{{step}}.{name}.{{rest}}"),
         ]
-    # The same with a level less, of unstrided convolutions; tried last, as "rest" stands for anything.
-    for place, name in (("0", "conv"), ("1", "bn")):
+    for place, name in _PARTS:
         rows += [
             Rename(f"{transition}.{{branch}}.{place}.{{rest}}", f"{ours}.transitions.{{branch}}.{name}.{{rest}}"),
             Rename(f"{fusion}.{place}.{{rest}}", f"{our_fusion}.{name}.{{rest}}"),

@@ -12,11 +12,13 @@ from portraitzoo.cli.options import add_options, given, parser
 from portraitzoo.cli.progress import stages
 from portraitzoo.preprocess.frames import archive_frames, extract_frames, read_speed
 from portraitzoo.preprocess.portrait_sets import Packed, pack_ffhq, pack_vfhq
+from portraitzoo.preprocess.portraits import PreparedPortraits, prepare_portraits
 from portraitzoo.preprocess.synthetic import synthesise
 
-WRITERS: dict[str, tuple[Callable[..., Path | Packed], str, str]] = {
+WRITERS: dict[str, tuple[Callable[..., Path | Packed | PreparedPortraits], str, str]] = {
     "synthetic": (synthesise, "clips", "clips of random talking heads with known cameras (extra synthetic)"),
     "frames": (extract_frames, "videos", "videos to folders of frames, cropped and resized (threedvidgen)"),
+    "portraits": (prepare_portraits, "pictures", "photos and videos to prepared faces (portrait4d, genhead)"),
     "ffhq": (pack_ffhq, "photos", "prepared photos to the LMDB that GenHead trains on (extra lmdb)"),
     "vfhq": (pack_vfhq, "clips", "prepared clips to the LMDB that Portrait4D-v2 trains on (extra lmdb)"),
     "archive": (archive_frames, "frames", "folders of frames to one .zip that loads fast (threedvidgen)"),
@@ -32,7 +34,7 @@ def preprocess(arguments: list[str]) -> None:
     kinds = options.add_subparsers(dest="kind", metavar="KIND", required=True)
     for kind, (function, _, summary) in WRITERS.items():
         writer = kinds.add_parser(kind, help=summary, description=f"{summary}.", allow_abbrev=False)
-        writer.set_defaults(names=add_options(writer, function, skip=("progress",)))
+        writer.set_defaults(names=add_options(writer, function, skip=("progress", "tracker", "parser")))
     speed = kinds.add_parser("read-speed", help=SPEED, description=f"{SPEED}.", allow_abbrev=False)
     speed.add_argument("--data", metavar="PATH,...", required=True, help="folders of frames, of videos, or archives")
     speed.add_argument("--json", action="store_true", help="print a JSON list")
@@ -44,7 +46,7 @@ def preprocess(arguments: list[str]) -> None:
         with stages() as report:
             made = function(**keywords, progress=partial(report, counted))
         print(made)
-        if isinstance(made, Packed) and made.left_out:
+        if isinstance(made, Packed | PreparedPortraits) and made.left_out:
             print(made.omissions(), file=sys.stderr)
         return
     rows = [{"data": path, "images_per_second": read_speed(path, **keywords)} for path in chosen.data.split(",")]

@@ -62,6 +62,9 @@ class Protocol:
         inception_path: how images reach Inception's 299 pixels: ``tensorflow`` (StyleGAN, torch-fidelity),
             ``pytorch-fid`` or ``clean`` (clean-fid).
         identity_network: index entry of the face recognition network.
+        face_detector: index entry of the network that finds faces for keypoint, pose and expression distances.
+        face_landmarks: index entry of the network whose landmarks are their keypoints.
+        face_coefficients: index entry of the network that gives their pose and expression.
         manifold_network: index entry of the network whose features precision, recall, density and coverage compare.
         action_network: index entry of the video Inception Score's classifier.
         fid_frames: what FID's images are: ``all`` frames of the clips, the ``first`` of each, or ``single`` ones: a
@@ -119,6 +122,9 @@ class Protocol:
     image_network: str = "inception-2015-12-05"
     inception_path: Literal["tensorflow", "pytorch-fid", "clean"] = "tensorflow"
     identity_network: str = "arcface-ir-se50"
+    face_detector: str = "retinaface-resnet50"
+    face_landmarks: str = "fan3d-heatmap"
+    face_coefficients: str = "deep3d-resnet50"
     manifold_network: str = "vgg16-fc2"
     action_network: str = "c3d-ucf101"
     fid_frames: Literal["all", "first", "single"] = "all"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -11,12 +10,13 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from portraitzoo.errors import CheckpointError, MediaError, WeightsUnavailableError, ZooError
+from portraitzoo.errors import MediaError, ZooError
 from portraitzoo.faces.motion_embedding import MotionEncoder, crop_face
 from portraitzoo.hub.loading import load
 from portraitzoo.media.arrays import DAMAGE, read_array
 from portraitzoo.media.images import from_uint8, list_images, natural_order, read_image
 from portraitzoo.methods.portrait4d.prepared import FRAME_LABEL, Frames, Portrait
+from portraitzoo.methods.portrait4d.sources import FaceSource, OnBadFrame
 
 IMAGES, LANDMARKS, MOTIONS = "align_images", "3dldmks_align", "motion_feats"
 LABELS = {"fitted": "flame_optim_params", "simplified": "bfm2flame_params_simplified"}
@@ -25,11 +25,9 @@ ENCODER = "pdfgc-motion"
 """Entry of the index that embeds motion as the released networks were trained with it."""
 
 LabelKind = Literal["fitted", "simplified"]
-OnBadFrame = Literal["stop", "skip", "repeat"]
-ON_BAD_FRAME = ("stop", "skip", "repeat")
 
 
-class PreparedFolder:
+class PreparedFolder(FaceSource):
     """Pictures of one face and what was found out about them, read when asked for.
 
     Files of one picture share a name: ``align_images/NAME.png`` (or .jpg); head parameters, 437 numbers:
@@ -75,10 +73,6 @@ class PreparedFolder:
         arrays = {path.stem for folder in (self.labels, self.path / MOTIONS) for path in folder.glob("*.npy")}
         self.names = _with_gaps(arrays | self._pictures.keys())
 
-    def __len__(self) -> int:
-        """Number of pictures, those included that lack something."""
-        return len(self.names)
-
     def frame(self, name: str) -> Frames:
         """What is known of one picture.
 
@@ -93,14 +87,6 @@ class PreparedFolder:
             motion = self._embedded(name)
         return Frames.from_labels(label[None], motion[None])
 
-    def first(self) -> Frames:
-        """What is known of the first picture.
-
-        Raises:
-            ZooError: as :meth:`frame`.
-        """
-        return self.frame(self.names[0])
-
     def check_size(self) -> None:
         """Refuse pictures of another size, judging by the first.
 
@@ -109,48 +95,6 @@ class PreparedFolder:
         """
         if self._pictures:
             self.picture(min(self._pictures))
-
-    def attempts(self) -> Iterator[Frames | ZooError]:
-        """Every frame in order, or why there is none; the stream that a session takes."""
-        for name in self.names:
-            try:
-                yield self.frame(name)
-            except (WeightsUnavailableError, CheckpointError):
-                raise
-            except ZooError as error:
-                yield error
-
-    def read(self, on_bad_frame: OnBadFrame = "stop") -> tuple[list[int], Frames]:
-        """All frames.
-
-        Args:
-            on_bad_frame: what to do where one is missing or damaged: ``stop`` with an error, ``skip`` it, or
-                ``repeat`` the last good one (frames before the first good one are left out).
-
-        Returns:
-            For each frame its place in ``names``, and the frames.
-
-        Raises:
-            ZooError: as :meth:`frame`; or if no frame is good.
-        """
-        check_on_bad_frame(on_bad_frame)
-        places: list[int] = []
-        frames: list[Frames] = []
-        problem = ""
-        for place, found in enumerate(self.attempts()):
-            if isinstance(found, Frames):
-                places.append(place)
-                frames.append(found)
-                continue
-            problem = str(found)
-            if on_bad_frame == "stop":
-                raise ZooError(f"{problem} (or go on without it: on-bad-frame skip or repeat)") from found
-            if on_bad_frame == "repeat" and frames:
-                places.append(places[-1])
-                frames.append(frames[-1])
-        if not frames:
-            raise ZooError(f"{self.path} has no good frame; of the last one: {problem}")
-        return places, Frames.cat(frames)
 
     def picture(self, name: str) -> UInt8[Tensor, "height width 3"]:
         """One of the pictures, without its alpha channel.
@@ -168,14 +112,6 @@ class PreparedFolder:
                 "align it first"
             )
         return image
-
-    def portrait(self, name: str) -> Portrait:
-        """One of the pictures as the photo to animate.
-
-        Raises:
-            ZooError: as :meth:`frame` and :meth:`picture`.
-        """
-        return Portrait(self.picture(name), self.frame(name))
 
     @torch.no_grad()
     def _embedded(self, name: str) -> Float[Tensor, " motion_dim"]:
@@ -273,16 +209,6 @@ def write_frames(folder: str | Path, frames: Frames, names: list[str] | None = N
             name = names[index] if names else f"{index:05d}"
             np.save(folder / part / f"{name}.npy", row.cpu().numpy().astype(np.float32))
     return folder
-
-
-def check_on_bad_frame(choice: str) -> None:
-    """Refuse what is none of the ways to treat a bad frame.
-
-    Raises:
-        ZooError: then.
-    """
-    if choice not in ON_BAD_FRAME:
-        raise ZooError(f"unknown treatment of bad frames {choice!r}: choose {', '.join(ON_BAD_FRAME)}")
 
 
 def _with_gaps(names: set[str]) -> list[str]:

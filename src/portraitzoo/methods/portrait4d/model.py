@@ -14,16 +14,12 @@ from portraitzoo.errors import ZooError
 from portraitzoo.media.clip import Clip
 from portraitzoo.media.images import to_uint8, write_image
 from portraitzoo.methods.portrait4d.config import Portrait4DConfig
-from portraitzoo.methods.portrait4d.folders import (
-    LabelKind,
-    OnBadFrame,
-    PreparedFolder,
-    check_on_bad_frame,
-    read_portrait,
-)
+from portraitzoo.methods.portrait4d.folders import IMAGES, LabelKind, PreparedFolder, read_portrait
 from portraitzoo.methods.portrait4d.network import Portrait4DOutput, Reconstructor
 from portraitzoo.methods.portrait4d.prepared import Frames, Portrait, without_turn
+from portraitzoo.methods.portrait4d.raw import RawFootage, is_raw
 from portraitzoo.methods.portrait4d.session import SURFACE_LEVEL, Background, Session
+from portraitzoo.methods.portrait4d.sources import FaceSource, OnBadFrame, check_on_bad_frame
 from portraitzoo.methods.portrait4d.views import view
 from portraitzoo.rendering.cameras import Camera
 from portraitzoo.rendering.surfaces import Mesh
@@ -42,8 +38,9 @@ class Portrait4D(
 ):
     """One-shot head reenactment (Deng et al., CVPR 2024; ECCV 2024): a photo moves as a driving video does.
 
-    Faces come prepared: photos aligned, heads and motions tracked (see
-    :mod:`portraitzoo.methods.portrait4d.prepared`).
+    Faces come raw, as photos and videos, which are aligned and tracked on the way
+    (:class:`~portraitzoo.methods.portrait4d.raw.RawFootage`), or prepared before
+    (:class:`~portraitzoo.methods.portrait4d.folders.PreparedFolder`).
 
     Args:
         config: sizes of the network; the defaults are those of the three released checkpoints.
@@ -51,7 +48,7 @@ class Portrait4D(
     Example:
         >>> import portraitzoo as pz
         >>> model = pz.load("portrait4d-v2-vfhq512")  # doctest: +SKIP
-        >>> clip = model.animate("me/", "clip/", trajectory="orbit")  # doctest: +SKIP
+        >>> clip = model.animate("me.jpg", "talking.mp4", trajectory="orbit")  # doctest: +SKIP
     """
 
     def __init__(self, config: Portrait4DConfig) -> None:
@@ -66,8 +63,8 @@ class Portrait4D(
 
     def animate(
         self,
-        source: str | Path | Portrait,
-        driving: str | Path | Frames,
+        source: str | Path | FaceSource | Portrait,
+        driving: str | Path | FaceSource | Frames,
         *,
         trajectory: str | Camera = "driving",
         neck: bool = True,
@@ -89,8 +86,9 @@ class Portrait4D(
         whatever ``memory_gb``.
 
         Args:
-            source: photo, a prepared folder, whose first photo is taken, or a picture in its ``align_images``.
-            driving: tracked frames, or a prepared folder.
+            source: photo: a raw picture, a folder of them, whose first is taken, a prepared folder, of which the same
+                holds, or a picture in its ``align_images``.
+            driving: raw video, a folder of raw pictures, a prepared folder, or tracked frames.
             trajectory: ``driving``: the head turns as in the frames; ``front``: it is seen from the front; ``orbit``:
                 the camera circles around it; or cameras of batch shape [time] (or one), which see a straight neck.
             neck: with ``driving``, whether the neck turns before a fixed camera (the shoulders stay), or the camera
@@ -116,7 +114,7 @@ class Portrait4D(
         unknown = sorted(set(maps) - set(MAPS))
         if unknown:
             raise ZooError(f"unknown map {unknown[0]!r}: choose from {', '.join(MAPS)}")
-        drive = self._drive(driving, parameters, on_bad_frame)
+        drive = self._drive(driving, parameters, on_bad_frame, pictures=grid)
         frames, cameras = view(drive.frames, trajectory, neck)
         options = {"motion_scale": motion_scale, "render_resolution": render_resolution, "background": background}
         batches: list[dict[str, Tensor]] = []
@@ -143,8 +141,8 @@ class Portrait4D(
 
     def animate_all(
         self,
-        source: str | Path,
-        driving: str | Path,
+        source: str | Path | FaceSource,
+        driving: str | Path | FaceSource,
         out: str | Path,
         *,
         trajectory: str | Camera = "driving",
@@ -164,8 +162,8 @@ class Portrait4D(
         picture's place in its folder.
 
         Args:
-            source: prepared folder of photos.
-            driving: prepared folder of driving pictures.
+            source: photos: a folder of raw pictures, or a prepared folder.
+            driving: driving pictures: raw video, a folder of raw pictures, or a prepared folder.
             out: folder to write to.
             trajectory: as in :meth:`animate`.
             neck: as in :meth:`animate`.
@@ -184,8 +182,10 @@ class Portrait4D(
         Raises:
             ZooError: as :meth:`animate`.
         """
-        photos = self._folder(source, parameters)
-        drive = self._drive(driving, parameters, "skip" if on_bad_frame == "repeat" else on_bad_frame)
+        photos = self._faces(source, parameters)
+        photos.check_size()
+        skipping: OnBadFrame = "skip" if on_bad_frame == "repeat" else on_bad_frame
+        drive = self._drive(driving, parameters, skipping, pictures=True)
         frames, cameras = view(drive.frames, trajectory, neck)
         options = {"motion_scale": motion_scale, "render_resolution": render_resolution, "background": background}
         written: list[Path] = []
@@ -208,7 +208,7 @@ class Portrait4D(
     @contextmanager
     def session(
         self,
-        source: str | Path | Portrait,
+        source: str | Path | FaceSource | Portrait,
         *,
         motion_scale: float | None = None,
         parameters: LabelKind = "fitted",
@@ -234,10 +234,7 @@ class Portrait4D(
             ...     for frame in session.steps(PreparedFolder("clip/").attempts()):
             ...         show(frame)
         """
-        if isinstance(source, Portrait):
-            portrait = source
-        else:
-            portrait = read_portrait(source, parameters=parameters, device=self.device)
+        portrait = self._portrait(source, parameters)
         session = Session(
             self.generator,
             portrait,
@@ -251,8 +248,8 @@ class Portrait4D(
 
     def mesh(
         self,
-        source: str | Path | Portrait,
-        driving: str | Path | Frames | None = None,
+        source: str | Path | FaceSource | Portrait,
+        driving: str | Path | FaceSource | Frames | None = None,
         *,
         neck: bool = True,
         motion_scale: float | None = None,
@@ -264,8 +261,8 @@ class Portrait4D(
 
         Args:
             source: as in :meth:`animate`.
-            driving: frames, or a prepared folder, of which the first gives expression and turn of the neck; None for
-                the photo's own expression, looking ahead.
+            driving: as in :meth:`animate`; the first frame gives expression and turn of the neck. None for the photo's
+                own expression, looking ahead.
             neck: whether the neck turns as that frame's.
             motion_scale: factor of what motions contribute; None for 1, or 0 of a static network.
             parameters: as in :meth:`animate`.
@@ -280,21 +277,42 @@ class Portrait4D(
             if driving is None:
                 frame = without_turn(session.portrait.tracked)
             else:
-                frame = driving if isinstance(driving, Frames) else self._folder(driving, parameters).first()
+                frame = driving if isinstance(driving, Frames) else self._faces(driving, parameters).first()
                 frame = frame if neck else without_turn(frame)
             return session.surface(*session.space(frame[:1]), resolution=resolution, level=level)
 
-    def _folder(self, path: str | Path, parameters: LabelKind) -> PreparedFolder:
-        return PreparedFolder(path, parameters=parameters, device=self.device, side=self.config.image_resolution)
+    def _portrait(self, source: str | Path | FaceSource | Portrait, parameters: LabelKind) -> Portrait:
+        if isinstance(source, Portrait):
+            return source
+        if not isinstance(source, FaceSource) and not _is_raw(source):
+            return read_portrait(source, parameters=parameters, device=self.device)
+        faces = self._faces(source, parameters)
+        faces.check_size()
+        return faces.portrait(faces.names[0])
 
-    def _drive(self, driving: str | Path | Frames, parameters: LabelKind, on_bad_frame: OnBadFrame) -> "_Drive":
+    def _faces(self, place: str | Path | FaceSource, parameters: LabelKind, *, pictures: bool = False) -> FaceSource:
+        side = self.config.image_resolution
+        if isinstance(place, FaceSource):
+            return place
+        if _is_raw(place):
+            return RawFootage(place, device=self.device, side=side, keep=pictures)
+        return PreparedFolder(place, parameters=parameters, device=self.device, side=side)
+
+    def _drive(
+        self,
+        driving: str | Path | FaceSource | Frames,
+        parameters: LabelKind,
+        on_bad_frame: OnBadFrame,
+        *,
+        pictures: bool,
+    ) -> "_Drive":
         check_on_bad_frame(on_bad_frame)
         if isinstance(driving, Frames):
             return _Drive(driving, list(range(len(driving))), None)
-        folder = self._folder(driving, parameters)
-        folder.check_size()
-        places, frames = folder.read(on_bad_frame)
-        return _Drive(frames, places, folder)
+        faces = self._faces(driving, parameters, pictures=pictures)
+        faces.check_size()
+        places, frames = faces.read(on_bad_frame)
+        return _Drive(frames, places, faces)
 
     def _batch(self, memory_gb: float) -> int:
         """Frames that may be rendered at once."""
@@ -307,12 +325,17 @@ class _Drive:
 
     frames: Frames
     places: list[int]
-    folder: PreparedFolder | None
+    faces: FaceSource | None
 
     def picture(self, row: int) -> UInt8[Tensor, "height width 3"]:
-        if self.folder is None:
-            raise ZooError("a grid shows the driving pictures: give their prepared folder")
-        return self.folder.picture(self.folder.names[self.places[row]])
+        if self.faces is None:
+            raise ZooError("a grid shows the driving pictures: give the video or their folder")
+        return self.faces.picture(self.faces.names[self.places[row]])
+
+
+def _is_raw(place: str | Path) -> bool:
+    """Whether faces are yet to be found there; pictures in a prepared folder are not raw."""
+    return Path(place).parent.name != IMAGES and is_raw(place)
 
 
 def _render(

@@ -18,9 +18,9 @@ from portraitzoo.faces.flame_parameters import FlameParameters
 from portraitzoo.faces.neck_field import NeckField
 from portraitzoo.media.images import to_uint8
 from portraitzoo.methods.portrait4d.cameras import frontal
-from portraitzoo.methods.portrait4d.folders import OnBadFrame, check_on_bad_frame
 from portraitzoo.methods.portrait4d.network import Portrait4DOutput, Reconstructor, SourceFeatures
 from portraitzoo.methods.portrait4d.prepared import Frames, Portrait
+from portraitzoo.methods.portrait4d.sources import OnBadFrame, check_on_bad_frame
 from portraitzoo.methods.portrait4d.views import cameras_of
 from portraitzoo.rendering.cameras import Camera
 from portraitzoo.rendering.surfaces import Mesh, extract_mesh

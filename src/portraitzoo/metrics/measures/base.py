@@ -17,10 +17,14 @@ from jaxtyping import Float32
 
 from portraitzoo.media.clip import Clip
 from portraitzoo.metrics.features import FeatureNetwork, Weights, feature_network
+from portraitzoo.metrics.protocol_faces import ProtocolFaces
 from portraitzoo.metrics.protocols import Protocol
 from portraitzoo.metrics.reconstruction import FaceReconstruction
 from portraitzoo.metrics.results import Gathered, Result
 from portraitzoo.metrics.sources import Need
+
+NOT_COMPARABLE = "not comparable"
+"""Note beside numbers of networks with random weights."""
 
 
 class Networks:
@@ -30,7 +34,7 @@ class Networks:
         weights: ``official`` or ``random``.
         device: where they run.
         batch_size: clips to a forward pass.
-        reconstruction: reads keypoints, pose and expression off frames; None where files have them, or none is needed.
+        reconstruction: reads keypoints, pose and expression off frames; None for the one that the protocol names.
     """
 
     def __init__(
@@ -45,6 +49,12 @@ class Networks:
         self.batch_size = batch_size
         self.reconstruction = reconstruction
         self._built: dict[str, FeatureNetwork] = {}
+
+    def faces(self, protocol: Protocol) -> FaceReconstruction:
+        """What reads keypoints, pose and expression off frames."""
+        if self.reconstruction is None:
+            self.reconstruction = ProtocolFaces(protocol, self.weights, self.device)
+        return self.reconstruction
 
     def __getitem__(self, name: str) -> FeatureNetwork:
         """The network that the index calls ``name``; see :func:`~portraitzoo.metrics.features.feature_network`."""
@@ -139,7 +149,7 @@ class Measure(ABC):
                 "comparable": self.network.comparable,
             }
             if not self.network.comparable:
-                result.notes.insert(0, "not comparable")
+                result.notes.insert(0, NOT_COMPARABLE)
         return result
 
 

@@ -11,14 +11,15 @@ from torch import Tensor
 
 from portraitzoo.errors import ZooError
 from portraitzoo.media.clip import Clip
-from portraitzoo.metrics.measures.base import Networks, Stage
+from portraitzoo.metrics.measures.base import NOT_COMPARABLE, Networks, Stage
 from portraitzoo.metrics.measures.items import ItemMeasure
 from portraitzoo.metrics.measures.paired import PairMeasure, PairStage
 from portraitzoo.metrics.measures.subjects import Embeddings, consistency
 from portraitzoo.metrics.pairs import TARGET
+from portraitzoo.metrics.protocol_faces import ProtocolFaces
 from portraitzoo.metrics.protocols import Protocol
 from portraitzoo.metrics.reconstruction import SUFFIX, Quantity
-from portraitzoo.metrics.results import Gathered
+from portraitzoo.metrics.results import Gathered, Result
 
 
 class FrameEmbeddings(Embeddings):
@@ -80,40 +81,37 @@ class IdentitySimilarity(PairMeasure):
 
 
 class FaceDifferences(PairStage):
-    """Mean absolute difference of a quantity of the two faces of a frame."""
+    """Mean absolute difference of a quantity of the two faces of a frame, and whether a network had to find it."""
 
     quantity: ClassVar[Quantity]
     title: ClassVar[str]
 
     def __init__(self, protocol: Protocol, networks: Networks) -> None:
         super().__init__(protocol, networks)
-        self._reconstruction = networks.reconstruction
+        self.faces = networks.faces(protocol)
 
     @property
     def key(self) -> dict[str, object]:
         """Who reads the quantity off the frames matters too."""
-        return super().key | {"reconstruction": getattr(self._reconstruction, "checksum", None)}
+        return super().key | {"reconstruction": self.faces.checksum}
 
-    def frame_rows(self, clip: Clip) -> Float32[np.ndarray, "frames numbers"]:
-        """A difference for each frame; NaN where a face is not found."""
-        ours = self._read(clip.frames, clip.maps.get(self.quantity))
-        theirs = self._read(clip.maps[TARGET], clip.maps.get(f"{TARGET}_{self.quantity}"))
+    def frame_rows(self, clip: Clip) -> Float32[np.ndarray, "frames 2"]:
+        """A difference for each frame, NaN where a face is not found; and 1 where numbers were not in files, else 0."""
+        known = clip.maps.get(self.quantity), clip.maps.get(f"{TARGET}_{self.quantity}")
+        ours, theirs = self._read(clip.frames, known[0]), self._read(clip.maps[TARGET], known[1])
         if ours.shape != theirs.shape:
             raise ZooError(
                 f"{self.title} compares {self.quantity} of one shape, not {list(ours.shape)} and {list(theirs.shape)}: "
-                "read both sides with the same reconstruction"
+                f"read both sides with the same reconstruction, or write NAME{SUFFIX} for both"
             )
-        return (ours - theirs).abs().flatten(1).mean(1).float().numpy()[:, None]
+        difference = (ours - theirs).abs().flatten(1).mean(1)
+        looked = torch.full_like(difference, any(values is None for values in known))
+        return torch.stack([difference, looked], dim=1).float().numpy()
 
     def _read(self, frames: Tensor, known: Tensor | None) -> Float[Tensor, "frames ..."]:
         if known is not None:
             return known.double()
-        if self._reconstruction is None:
-            raise ZooError(
-                f"{self.title} needs the {self.quantity} of every face: put NAME{SUFFIX} with {self.quantity} "
-                "[frames, ...] beside each video on both sides, or give a reconstruction"
-            )
-        return getattr(self._reconstruction, self.quantity)(frames.to(self.device)).double().cpu()
+        return getattr(self.faces, self.quantity)(frames.to(self.device)).double().cpu()
 
 
 class KeypointDifferences(FaceDifferences):
@@ -143,7 +141,23 @@ class ExpressionDifferences(FaceDifferences):
     maps = ("expression",)
 
 
-class AverageKeypointDistance(PairMeasure):
+class FaceDistance(PairMeasure):
+    """A difference of two faces; the report names the networks that saw them, where numbers were not in files."""
+
+    empty = "no face was found in both frames of any pair"
+
+    def result(self, generated: Gathered, real: Gathered | None) -> Result:
+        """Mean over all frames."""
+        result, stage = super().result(generated, real), self.stage
+        assert isinstance(stage, FaceDifferences)
+        if isinstance(stage.faces, ProtocolFaces) and any(rows[:, 1].any() for rows in generated.rows.values()):
+            result.network = stage.faces.description(stage.quantity)
+            if not result.comparable:
+                result.notes.insert(0, NOT_COMPARABLE)
+        return result
+
+
+class AverageKeypointDistance(FaceDistance):
     """Mean absolute difference of facial keypoints, in pixels of the generated frame (Siarohin et al. 2019, section 4).
 
     It grows with the size of the frames: papers take 256 x 256.
@@ -152,22 +166,19 @@ class AverageKeypointDistance(PairMeasure):
     name = "akd"
     title = "AKD"
     stage_type = KeypointDifferences
-    empty = "no face was found in both frames of any pair"
 
 
-class AveragePoseDistance(PairMeasure):
-    """Mean absolute difference of head pose, in the unit of the reconstruction (degrees for Euler angles)."""
+class AveragePoseDistance(FaceDistance):
+    """Mean absolute difference of head pose: of angles in degrees, unless a reconstruction of one's own has others."""
 
     name = "apd"
     title = "APD"
     stage_type = PoseDifferences
-    empty = "no face was found in both frames of any pair"
 
 
-class AverageExpressionDistance(PairMeasure):
+class AverageExpressionDistance(FaceDistance):
     """Mean absolute difference of expression coefficients; numbers of different reconstructions do not compare."""
 
     name = "aed"
     title = "AED"
     stage_type = ExpressionDifferences
-    empty = "no face was found in both frames of any pair"

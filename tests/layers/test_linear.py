@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from portraitzoo.layers.linear import FullyConnected, normalise_second_moment
+from portraitzoo.layers.linear import FullyConnected, Linear, normalise_second_moment
 
 
 @settings(deadline=None)
@@ -47,3 +47,14 @@ def test_lr_multiplier_slows_learning_of_weight_and_bias() -> None:
         moved.append((layer(x) - before).detach())
     torch.testing.assert_close(moved[1], moved[0] * 0.25)
     assert math.isfinite(float(moved[0].sum())) and float(moved[0].abs().max()) > 0
+
+
+@pytest.mark.parametrize("shape", [(1, 1024, 24), (2, 520, 24), (3, 100, 24)])
+def test_a_linear_layer_is_the_same_with_and_without_gradients(shape: tuple[int, ...]) -> None:
+    """Without them many rows go another way: shapes whose rows are sixteen equal parts, and one that does not."""
+    torch.manual_seed(0)
+    layer, x = Linear(24, 40), torch.randn(shape)
+    expected = layer(x)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), expected)
+        torch.testing.assert_close(layer(x.flip(-1).mT.contiguous().mT.flip(-1)), expected)

@@ -14,7 +14,7 @@ from portraitzoo.layers import winograd
     channels=st.tuples(st.integers(1, 9), st.integers(1, 9)),
     pad_rows=st.tuples(st.integers(0, 1), st.integers(0, 1)),
     batch=st.integers(1, 2),
-    group=st.sampled_from([1, 200, 1 << 20]),
+    group=st.sampled_from([1, 10, 1 << 20]),
 )
 def test_equals_the_direct_convolution(height, tiles, channels, pad_rows, batch, group) -> None:
     generator = torch.Generator().manual_seed(height)
@@ -24,7 +24,7 @@ def test_equals_the_direct_convolution(height, tiles, channels, pad_rows, batch,
     bias = torch.randn(channels[1], generator=generator)
     expected = F.conv2d(F.pad(x, (1, 1, *pad_rows)), weight, bias)
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
-        patch.setattr(winograd, "TILE_NUMBERS", group)  # rows in groups of one, of a few, or all at once
+        patch.setattr(winograd, "GROUP", group)  # tiles in groups of one, of a few, or all at once
         actual = winograd.conv3x3(x, weight, bias, pad_rows=pad_rows)
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
 

@@ -1,4 +1,4 @@
-"""Fully connected layers with StyleGAN2's equalised learning rate."""
+"""Fully connected layers: PyTorch's by the fastest way there is, and with StyleGAN2's equalised learning rate."""
 
 from __future__ import annotations
 
@@ -13,6 +13,51 @@ from torch import Tensor, nn
 from portraitzoo.layers.activations import biased_leaky_relu
 
 SECOND_MOMENT_EPSILON = 1e-8
+IMAGES = 16
+"""From this many images on PyTorch leaves 1 x 1 convolutions to oneDNN, however few threads there are."""
+MIN_ROWS = 1024
+"""With fewer rows bringing the weights into oneDNN's order outweighs what it saves."""
+
+
+class Linear(nn.Linear):
+    """PyTorch's linear layer, by the fastest way there is."""
+
+    def forward(self, input: Float[Tensor, "*batch in_features"]) -> Float[Tensor, "*batch out_features"]:
+        """Apply the layer."""
+        if _convolution_pays_off(input):
+            return linear_by_convolution(input, self.weight, self.bias)
+        return F.linear(input, self.weight, self.bias)
+
+
+def linear_by_convolution(
+    x: Float[Tensor, "*batch in_features"],
+    weight: Float[Tensor, "out_features in_features"],
+    bias: Float[Tensor, " out_features"] | None = None,
+) -> Float[Tensor, "*batch out_features"]:
+    """``F.linear`` as a 1 x 1 convolution over channels-last images, which oneDNN does.
+
+    PyTorch leaves matrix products in float32 to MKL, which takes a fifth longer on a processor that is not Intel's.
+
+    Args:
+        x: contiguous, its number of rows (of vectors, that is) a multiple of ``IMAGES``.
+        weight: as that of a linear layer.
+        bias: added per output.
+    """
+    images = x.reshape(IMAGES, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)
+    return F.conv2d(images, weight[:, :, None, None], bias).permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)
+
+
+def _convolution_pays_off(x: Tensor) -> bool:
+    rows = x.shape[:-1].numel()
+    return (
+        not torch.is_grad_enabled()
+        and x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and torch.backends.mkldnn.is_available()
+        and x.is_contiguous()
+        and rows >= MIN_ROWS
+        and rows % IMAGES == 0
+    )
 
 
 def normalise_second_moment(x: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch features"]:

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from portraitzoo.layers.linear import Linear
+
 Grid = tuple[int, int]
 """Rows and columns of tokens, which are stored row by row."""
 
@@ -60,9 +62,9 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int, reduction: int = 1) -> None:
         super().__init__()
         self.heads = heads
-        self.query = nn.Linear(width, width)
-        self.key_value = nn.Linear(width, 2 * width)
-        self.project = nn.Linear(width, width)
+        self.query = Linear(width, width)
+        self.key_value = Linear(width, 2 * width)
+        self.project = Linear(width, width)
         self.merge = nn.Conv2d(width, width, reduction, stride=reduction) if reduction > 1 else None
         self.merge_norm = nn.LayerNorm(width) if reduction > 1 else None
 
@@ -98,9 +100,9 @@ class MixFeedForward(nn.Module):
 
     def __init__(self, width: int, ratio: int) -> None:
         super().__init__()
-        self.expand = nn.Linear(width, ratio * width)
+        self.expand = Linear(width, ratio * width)
         self.depthwise = nn.Conv2d(ratio * width, ratio * width, 3, padding=1, groups=ratio * width)
-        self.contract = nn.Linear(ratio * width, width)
+        self.contract = Linear(ratio * width, width)
 
     def forward(self, tokens: Float[Tensor, "batch tokens width"], grid: Grid) -> Float[Tensor, "batch tokens width"]:
         """Apply the layers."""

@@ -73,6 +73,12 @@ def test_landmarks_move_with_the_picture(crop, size, side):
     assert float((where - there).abs().max()) < 1 + cropped.scale / 2
 
 
+def test_landmarks_keep_their_precision():
+    moved = portrait_crop(PICTURE, FIVE).move(torch.tensor([[0.0, 0.0], [1.0, 1.0]], dtype=torch.float64))
+    shifted = portrait_crop(PICTURE, FIVE + 1e-6).move(torch.tensor([[1e-6, 1e-6]], dtype=torch.float64))
+    torch.testing.assert_close(shifted, moved[:1], atol=1e-9, rtol=0)
+
+
 def test_a_smaller_portrait_is_the_same_view():
     large, small = portrait_crop(PICTURE, FIVE), portrait_crop(PICTURE, FIVE, side=128)
     torch.testing.assert_close(small.move(FIVE), large.move(FIVE) / 4, atol=1, rtol=0)

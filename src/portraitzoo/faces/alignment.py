@@ -109,7 +109,7 @@ class Crop:
         As in the files that the released networks learnt from they are up to a pixel off: the picture is moved by
         whole pixels and they are not, and their y counts from below the last row (``y = side - y_up``).
         """
-        return landmarks * self.scale + torch.tensor(self.offset).to(landmarks)
+        return landmarks * self.scale + torch.tensor(self.offset, dtype=torch.float64).to(landmarks)
 
 
 def portrait_crop(image: UInt8[Tensor, "height width 3"], five: Float[Tensor, "5 2"], side: int = 512) -> Crop:

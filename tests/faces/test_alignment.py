@@ -74,9 +74,10 @@ def test_landmarks_move_with_the_picture(crop, size, side):
 
 
 def test_landmarks_keep_their_precision():
-    moved = portrait_crop(PICTURE, FIVE).move(torch.tensor([[0.0, 0.0], [1.0, 1.0]], dtype=torch.float64))
-    shifted = portrait_crop(PICTURE, FIVE + 1e-6).move(torch.tensor([[1e-6, 1e-6]], dtype=torch.float64))
-    torch.testing.assert_close(shifted, moved[:1], atol=1e-9, rtol=0)
+    five, point = seen(41.3, 100.0, 90.0), torch.tensor([[33.0, 44.0]], dtype=torch.float64)
+    moved = portrait_crop(PICTURE, five).move(point)
+    shifted = portrait_crop(PICTURE, five + 1e-6).move(point + 1e-6)
+    torch.testing.assert_close(shifted, moved, atol=1e-9, rtol=0)
 
 
 def test_a_smaller_portrait_is_the_same_view():

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 
 import torch
-from preprocess_standins import basel, sizes
+from preprocess_standins import basel, flame, sizes
 from reference import Arrays, Case, assert_close, captured, reference_folder, state_dict
 from torch import Tensor, nn
 
@@ -12,6 +12,9 @@ from portraitzoo.faces import parsing
 from portraitzoo.faces.bfm import IMAGE_SIZE, BaselFace, in_camera, project
 from portraitzoo.faces.bfm_to_flame import BfmToFlame, flame_label, flame_turn
 from portraitzoo.faces.coefficients import SIZES, FaceCoefficients
+from portraitzoo.faces.flame_parameters import FlameParameters
+from portraitzoo.faces.landmark_fit import FLAME_LIDS, FitSettings, LandmarkFit
+from portraitzoo.faces.landmark_loss import JAW_LINE, OF_98, LandmarkLoss, fit_target
 from portraitzoo.faces.one_euro import CROP_SCALE, CROP_TRANSLATION, OneEuro
 from portraitzoo.faces.parsing import BiSeNet
 from portraitzoo.faces.rotations import euler_rotation, rotation_matrix
@@ -108,6 +111,31 @@ def check_bfm(arrays: Arrays) -> None:
             arrays.check(name, value, 1e-4 if kind in ("normal", "color") else FUNCTION, strided=False)
 
 
+def check_flame_fit(arrays: Arrays) -> None:
+    points, gaps = LandmarkLoss(arrays["loss.gt"]), LandmarkLoss(arrays["loss.pred"]).lid_gaps(arrays["loss.pred"])
+    arrays.check("loss.gt_dists", points.gaps, FUNCTION)
+    arrays.check("loss.pred_dist", gaps, FUNCTION)
+    arrays.check("loss.righteye_pred_dist", gaps[:, :4], FUNCTION)
+    arrays.check("loss.lefteye_pred_dist", gaps[:, 4:], FUNCTION)
+    arrays.check("loss.stage1", points.placing(arrays["loss.pred"]), FUNCTION)
+    arrays.check("loss.stage2_landmark", points.fitting(arrays["loss.pred"]), FUNCTION)
+
+    target = fit_target(arrays["in.ldmk98"], arrays["in.ldmk68"])
+    assert arrays["in.idx_98to70"][JAW_LINE:].tolist() == list(OF_98)
+    fit = LandmarkFit(flame(), arrays["in.eyelids"], FLAME_LIDS)
+    pose = torch.cat([arrays["in.pose"], arrays["in.jaw"]], dim=1)
+    start = FlameParameters(arrays["in.shape"], arrays["in.exp"], pose, torch.zeros_like(pose))
+    for name in arrays.keys("single") + arrays.keys("multi"):
+        run = re.fullmatch(r"((single|multi)_(\d+)_(\d+))\.params", name)
+        if run:
+            settings = FitSettings(placing_steps=int(run[3]), fitting_steps=int(run[4]))
+            found = fit.fit(start, target, one_person=run[2] == "multi", settings=settings)
+            # Adam's steps have their size whatever the gradient's, so rounding grows with the number of steps.
+            limit = 1e-4 if settings.placing_steps + settings.fitting_steps <= 20 else 1e-2
+            arrays.check(f"{run[1]}.loss", torch.cat(found.losses), limit)
+            arrays.check(name, found.labels(), limit)
+
+
 def check_one_euro(arrays: Arrays) -> None:
     for name in arrays.keys("case"):
         if name.endswith(".params"):
@@ -122,5 +150,6 @@ NETWORKS: dict[str, Callable[[Case], None]] = {"bfm2flame_mlp": check_mapper, "b
 FUNCTIONS: dict[str, Callable[[Arrays], None]] = {
     "bfm": check_bfm,
     "bfm2flame": check_bfm2flame,
+    "flame_fit": check_flame_fit,
     "one_euro": check_one_euro,
 }

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from portraitzoo.layers.convolution import convolve
+
 
 class FixedNorm(nn.Module):
     """Batch norm by its stored statistics, always.
@@ -39,10 +41,12 @@ class ConvNorm(nn.Module):
         super().__init__()
         self.conv = conv
         self.bn: FixedNorm | nn.Identity = FixedNorm(conv.out_channels, eps, scale)
+        self.keeps_size = isinstance(conv, nn.Conv2d) and _keeps_size(conv)
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, channels, *space] -> [batch, out_channels, *out_space]."""
-        return self.bn(self.conv(x))
+        conv = self.conv
+        return self.bn(convolve(x, conv.weight, conv.bias) if self.keeps_size else conv(x))
 
     def fold(self) -> None:
         """Merge the norm into the convolution, in place: the same output up to rounding, by one pass less."""
@@ -52,6 +56,13 @@ class ConvNorm(nn.Module):
                 self.conv.weight, self.conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
             )
             self.bn = nn.Identity()
+
+
+def _keeps_size(conv: nn.Conv2d) -> bool:
+    """Whether this is a convolution as :func:`~portraitzoo.layers.convolution.convolve` does it."""
+    kernel = conv.kernel_size[0]
+    ordinary = conv.stride == conv.dilation == (1, 1) and conv.groups == 1 and conv.padding_mode == "zeros"
+    return ordinary and kernel % 2 == 1 and conv.kernel_size == (kernel, kernel) and conv.padding == (kernel // 2,) * 2
 
 
 def fold_batch_norms(network: nn.Module) -> nn.Module:

@@ -9,20 +9,35 @@ from reference import Arrays, Case, assert_close, captured, reference_folder, st
 from torch import Tensor, nn
 
 from portraitzoo.faces import parsing
-from portraitzoo.faces.bfm import IMAGE_SIZE, BaselFace, in_camera, project
+from portraitzoo.faces.alignment import five_of_68
+from portraitzoo.faces.bfm import IMAGE_SIZE as COEFFICIENT_SIZE
+from portraitzoo.faces.bfm import BaselFace, in_camera, project
 from portraitzoo.faces.bfm_to_flame import BfmToFlame, flame_label, flame_turn
 from portraitzoo.faces.coefficients import SIZES, FaceCoefficients
+from portraitzoo.faces.copo_alignment import (
+    SIZE,
+    align_photo,
+    alignment_matrix,
+    copo_crop,
+    copo_five,
+    copo_photo,
+    recognition_matrix,
+)
 from portraitzoo.faces.flame_parameters import FlameParameters
 from portraitzoo.faces.landmark_fit import FLAME_LIDS, FitSettings, LandmarkFit
 from portraitzoo.faces.landmark_loss import JAW_LINE, OF_98, LandmarkLoss, fit_target
+from portraitzoo.faces.motion_embedding import crop_face, crop_matrix
 from portraitzoo.faces.one_euro import CROP_SCALE, CROP_TRANSLATION, OneEuro
 from portraitzoo.faces.parsing import BiSeNet
 from portraitzoo.faces.rotations import euler_rotation, rotation_matrix
+from portraitzoo.faces.similarity import fit_similarity, warp
 from portraitzoo.faces.tracked_camera import intrinsics
 from portraitzoo.hub.conversion import Conversion
 from portraitzoo.hub.faces import bfm_to_flame as mapper_weights
 from portraitzoo.hub.faces import parsing as parsing_weights
 from portraitzoo.layers.conv_norm import fold_batch_norms
+from portraitzoo.media.images import from_uint8
+from portraitzoo.methods.portrait4d.objective import FACE_TEMPLATE, face_matrix, y_down
 
 FUNCTION = 1e-5
 
@@ -104,7 +119,7 @@ def check_bfm(arrays: Arrays) -> None:
             kind = name.removeprefix(f"{case}.")
             value = found[kind]
             if kind in ("landmarks", "projection"):
-                value = torch.stack([value[..., 0], IMAGE_SIZE - 1 - value[..., 1]], dim=-1)  # kept y up
+                value = y_down(value, COEFFICIENT_SIZE)  # which makes what is down up, as it was kept
             if case != "small" and kind != "landmarks":
                 value = value[:, ::every]
             # Normals rest on differences of float32 positions about a hundred times larger: rounding shows.
@@ -146,10 +161,52 @@ def check_one_euro(arrays: Arrays) -> None:
     arrays.check("clip.s_smooth", CROP_SCALE.smooth(arrays["clip.s"]), FUNCTION)
 
 
+def check_copo(arrays: Arrays, case: str) -> None:
+    photo, five = copo_photo(arrays[f"{case}.image"]), copo_five(arrays[f"{case}.points68"])
+    arrays.check(f"{case}.five", five, FUNCTION)
+    arrays.check(f"{case}.old_lm", y_down(five, SIZE)[None], FUNCTION)
+    crop = copo_crop(photo, five)
+    pixels = (crop.image.permute(2, 0, 1)[None] / 255)[:, :, ::8, ::8]
+    arrays.check(f"{case}.crop", pixels, FUNCTION)
+    # Landmarks of crops count from below the last row.
+    arrays.check(f"{case}.crop_lm", y_down(crop.move(five), SIZE + 1)[None], FUNCTION)
+    matrix = alignment_matrix(five, y_down(arrays[f"{case}.fix68"][0], COEFFICIENT_SIZE))
+    # Its shift is the small difference of coordinates of hundreds of pixels, which the reference had in float32.
+    arrays.check(f"{case}.M", matrix[None], 1e-4)
+    moved = five @ matrix[:, :2].double().mT + matrix[:, 2].double()
+    arrays.check(f"{case}.five_aligned", y_down(moved, SIZE)[None], FUNCTION)
+    # A place in the photo is known to some 1e-5 of a pixel, and neighbouring pixels may be black and white.
+    arrays.check(f"{case}.aligned", align_photo(photo, matrix)[:, :, ::8, ::8], 1e-4)
+
+
+def check_copo_crop(arrays: Arrays) -> None:
+    for name in arrays.keys("case"):
+        if name.endswith(".image"):
+            check_copo(arrays, name.removesuffix(".image"))
+
+    image = arrays["recog.image"]
+    landmarks = y_down(arrays["recog.lm68"].double(), len(image))
+    arrays.check("recog.M286", recognition_matrix(landmarks, len(image)), FUNCTION)
+    five = torch.stack([five_of_68(points) for points in landmarks])
+    arrays.check("recog.M112", fit_similarity(five, torch.tensor(FACE_TEMPLATE).to(five).expand_as(five)), FUNCTION)
+    pixels = image.permute(2, 0, 1)[None] / 255
+    arrays.check("recog.warp112", warp(pixels, arrays["recog.M112"][:1], 112)[:, :, ::4, ::4], 1e-4)
+
+    landmarks, photo = arrays["motion.lm68"], copo_photo(arrays["motion.image"])
+    arrays.check("motion.M", crop_matrix(landmarks), FUNCTION)
+    arrays.check("motion.M_reverse", crop_matrix(y_down(landmarks, SIZE)), FUNCTION)
+    arrays.check("motion.crop", crop_face(from_uint8(photo[None]), landmarks)[:, :, ::2, ::2], 1e-4)
+    arrays.check("motion.M_arcface70", face_matrix(arrays["motion.lm70"], SIZE), FUNCTION)
+
+    # Deep3DFaceRecon's skin mask and box regressor, which neither of its users calls and this package does not have.
+    arrays.read.update(arrays.keys("skin.") + arrays.keys("bbreg."))
+
+
 NETWORKS: dict[str, Callable[[Case], None]] = {"bfm2flame_mlp": check_mapper, "bisenet_face_parsing": check_parsing}
 FUNCTIONS: dict[str, Callable[[Arrays], None]] = {
     "bfm": check_bfm,
     "bfm2flame": check_bfm2flame,
+    "copo_crop": check_copo_crop,
     "flame_fit": check_flame_fit,
     "one_euro": check_one_euro,
 }

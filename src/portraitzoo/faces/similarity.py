@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -34,14 +36,18 @@ def fit_similarity(
 
 
 def warp(
-    images: Float[Tensor, "batch channels height width"], matrices: Float[Tensor, "batch 2 3"], size: int
+    images: Float[Tensor, "batch channels height width"],
+    matrices: Float[Tensor, "batch 2 3"],
+    size: int,
+    outside: Literal["zeros", "reflection"] = "zeros",
 ) -> Float[Tensor, "batch channels {size} {size}"]:
-    """Pictures moved by affine maps of pixel coordinates (first pixel 0, 0): bilinear, zeros from outside.
+    """Pictures moved by affine maps of pixel coordinates (first pixel 0, 0), bilinear.
 
     Args:
         images: pictures.
         matrices: from their pixels to those of the result.
         size: side of the result.
+        outside: what is seen beyond the pictures: nothing, or their mirror image.
     """
     height, width = images.shape[-2:]
     linear = torch.linalg.inv(matrices[:, :, :2].double())
@@ -51,4 +57,4 @@ def warp(
     wanted = torch.stack([x, y, torch.ones_like(x)], dim=-1).flatten(0, 1)
     last = torch.tensor([width - 1, height - 1], dtype=torch.float64, device=images.device)
     grid = (wanted @ inverse.mT / last * 2 - 1).to(images.dtype).unflatten(1, (size, size))
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode=outside, align_corners=True)

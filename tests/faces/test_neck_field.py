@@ -3,8 +3,9 @@ import torch
 
 from portraitzoo.faces.flame_head import FlameHead, HeadSizes
 from portraitzoo.faces.flame_parameters import FlameParameters
-from portraitzoo.faces.neck_field import NeckField, follow_faces, smoothed
+from portraitzoo.faces.neck_field import NEAR, SHARPNESS, NeckField, follow_faces, smoothed
 from portraitzoo.methods.portrait4d.benchmark import shape_ellipsoid
+from portraitzoo.rendering.voxels import interpolate_cells
 
 SIDE = 1.3
 
@@ -42,6 +43,16 @@ def test_a_head_does_not_depend_on_the_others(head):
     for row, neck in enumerate(necks):
         alone = NeckField.of(head, turned(neck), SIDE)
         assert together[row : row + 1].fine.equal(alone.fine) and together[row : row + 1].coarse.equal(alone.coarse)
+
+
+def test_both_grids_are_looked_up_at_once(head):
+    """Between the centres, beyond the outermost of either grid, and where nothing moves any more."""
+    field = NeckField.of(head, turned((0.1, 0.4, -0.1), (0.0, -0.3, 0.2)), SIDE)
+    points = (torch.rand(2, 5000, 3, generator=torch.Generator().manual_seed(0)) - 0.5) * 1.6 * SIDE
+    offset, distance = interpolate_cells(field.fine, points, SIDE).split([3, 1], dim=-1)
+    coarse = interpolate_cells(field.coarse, points, SIDE)
+    expected = points + torch.lerp(coarse, offset, torch.exp(-SHARPNESS * (distance - NEAR).relu()))
+    torch.testing.assert_close(field(points), expected, atol=1e-6, rtol=0)
 
 
 def test_far_points_stay(head):

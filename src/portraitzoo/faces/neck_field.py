@@ -7,6 +7,7 @@ A point moves with the closest face of the decimated head. That is found out on 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -75,11 +76,26 @@ class NeckField:
         """Where points are when the neck is straight; no gradients."""
         if self.straight:
             return points
-        fine = interpolate_cells(self.fine, points, self.side)
-        coarse = interpolate_cells(self.coarse, points, self.side)
-        offset, distance = fine[..., :3], fine[..., 3:]
+        if points.device.type == "cpu":
+            grid, side = self._joint
+            offset, distance, coarse = interpolate_cells(grid, points, side).split([3, 1, 3], dim=-1)
+        else:
+            offset, distance = interpolate_cells(self.fine, points, self.side).split([3, 1], dim=-1)
+            coarse = interpolate_cells(self.coarse, points, self.side)
         share = torch.exp(-SHARPNESS * F.relu(distance - NEAR))
         return points + torch.lerp(coarse, offset, share)
+
+    @cached_property
+    def _joint(self) -> tuple[Float[Tensor, "batch 7 26 26 26"], float]:
+        """Both grids as one that is looked up once, and the side of its cube.
+
+        Every centre of the coarse grid is one of the fine grid, so that what is trilinear between the former is
+        trilinear between the latter. One more cell around them is where the coarse offsets go on fading to zero.
+        """
+        side = self.side * (FINE + 2) / FINE
+        points = cell_centres(FINE + 2, side).to(self.coarse).expand(len(self.coarse), -1, -1)
+        coarse = interpolate_cells(self.coarse, points, self.side).mT.unflatten(2, (FINE + 2,) * 3)
+        return torch.cat([F.pad(self.fine, (1,) * 6), coarse], dim=1), side
 
     def __getitem__(self, index: slice) -> NeckField:
         """Part of the batch."""

@@ -74,7 +74,7 @@ def _gathered_features(
     """
     size = planes.shape[-1]
     table = planes.permute(0, 3, 4, 1, 2).reshape(-1, planes.shape[2])  # no copy if channels are innermost already
-    position = (points.mT * (2 / box_warp) + 1) * (size / 2) - 0.5
+    position = (points.mT.contiguous() * (2 / box_warp) + 1) * (size / 2) - 0.5
     below = position.floor()
     share = position - below
     # For each world axis, the two nearest texels and their shares; a texel outside the plane has none.
@@ -83,12 +83,14 @@ def _gathered_features(
         inside = (texel >= 0) & (texel < size)
         neighbours.append((texel.clamp(0, size - 1).int(), weight * inside))
     first_row = torch.arange(len(planes), dtype=torch.int32)[:, None] * size
-    indices, weights = [], []
-    for plane, (column_axis, row_axis) in enumerate(axes):
-        for (row, row_weight), (column, column_weight) in product(neighbours, repeat=2):
-            indices.append(((first_row + row[:, row_axis]) * size + column[:, column_axis]) * 3 + plane)
-            weights.append(row_weight[:, row_axis] * column_weight[:, column_axis] / 3)
-    bags, shares = torch.stack(indices, dim=-1).flatten(0, 1), torch.stack(weights, dim=-1).flatten(0, 1)
+    bags = torch.empty(*points.shape[:2], 12, dtype=torch.int32)
+    shares = torch.empty(bags.shape, dtype=planes.dtype)
+    corners = product(enumerate(axes), neighbours, neighbours)
+    for corner, ((plane, (column_axis, row_axis)), (row, in_row), (column, in_column)) in enumerate(corners):
+        texel = (first_row + row[:, row_axis]) * size + column[:, column_axis]
+        torch.add(texel * 3, plane, out=bags[..., corner])
+        torch.mul(in_row[:, row_axis] / 3, in_column[:, column_axis], out=shares[..., corner])
+    bags, shares = bags.flatten(0, 1), shares.flatten(0, 1)
     return F.embedding_bag(bags, table, mode="sum", per_sample_weights=shares).unflatten(0, points.shape[:2])
 
 

@@ -1,4 +1,4 @@
-"""The Basel face model's structure with made-up data: a flat patch of 3 x 3 vertices that bulges to the viewer."""
+"""The Basel face model's structure, its maths and its file, with made-up data."""
 
 import math
 from pathlib import Path
@@ -7,34 +7,12 @@ import numpy as np
 import pytest
 import torch
 from scipy.io import savemat
+from toy_face import patch
 
 from portraitzoo.errors import ZooError
-from portraitzoo.faces.bfm import CENTER, BaselFace, BfmArrays, in_camera, project
+from portraitzoo.faces.bfm import BaselFace, in_camera, project
 from portraitzoo.faces.coefficients import SIZES, FaceCoefficients
 from portraitzoo.hub.bfm_files import MODEL, NAMES, bfm_folder, load_bfm, read_bfm
-
-
-def patch(**changed: np.ndarray) -> BfmArrays:
-    random = np.random.default_rng(0)
-    x, y = np.meshgrid([-1.0, 0.0, 1.0], [1.0, 0.0, -1.0])
-    mean = np.stack([x, y, -0.3 * x**2], -1).reshape(9, 3) + CENTER
-    cells = [k for k in range(8) if k % 3 < 2 and k < 6]
-    faces = np.array([t for k in cells for t in ([k, k + 3, k + 1], [k + 1, k + 3, k + 4])])
-    rings = np.full((9, 8), len(faces))
-    for vertex in range(9):
-        around = np.flatnonzero((faces == vertex).any(1))
-        rings[vertex, : len(around)] = around
-    arrays = {
-        "mean": mean,
-        "identity": random.normal(0, 0.02, (9, 3, 80)),
-        "expression": random.normal(0, 0.02, (9, 3, 64)),
-        "albedo": np.full((9, 3), 127.5),
-        "texture": random.normal(0, 2, (9, 3, 80)),
-        "triangles": faces,
-        "rings": rings,
-        "keypoints": np.arange(68) % 9,
-    }
-    return BfmArrays(**arrays | changed)
 
 
 def faces(batch: int = 2, **given: torch.Tensor) -> FaceCoefficients:

@@ -7,7 +7,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from portraitzoo.layers import winograd
+from portraitzoo.layers.linear import convolution_pays_off, linear_by_convolution
 from portraitzoo.layers.resampling import binomial_filter
+
+MIN_CHANNELS = 64
+"""With fewer channels 1 x 1 convolutions are as fast by PyTorch's own way."""
 
 
 def convolve(
@@ -29,6 +33,9 @@ def convolve(
     if winograd.pays_off(x, weight):
         return winograd.conv3x3(x, weight, bias, pad_rows=(half, half) if pad_rows is None else pad_rows)
     if pad_rows is None:
+        pixels = x.movedim(1, -1)
+        if not half and min(weight.shape[:2]) >= MIN_CHANNELS and convolution_pays_off(pixels):
+            return linear_by_convolution(pixels, weight[:, :, 0, 0], bias).movedim(-1, 1)
         return F.conv2d(x, weight, bias, padding=half)
     return F.conv2d(F.pad(x, (0, 0, *pad_rows)), weight, bias, padding=(0, half))
 

@@ -24,7 +24,7 @@ class Linear(nn.Linear):
 
     def forward(self, input: Float[Tensor, "*batch in_features"]) -> Float[Tensor, "*batch out_features"]:
         """Apply the layer."""
-        if _convolution_pays_off(input):
+        if convolution_pays_off(input):
             return linear_by_convolution(input, self.weight, self.bias)
         return F.linear(input, self.weight, self.bias)
 
@@ -47,7 +47,8 @@ def linear_by_convolution(
     return F.conv2d(images, weight[:, :, None, None], bias).permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)
 
 
-def _convolution_pays_off(x: Tensor) -> bool:
+def convolution_pays_off(x: Float[Tensor, "*batch in_features"]) -> bool:
+    """Whether :func:`linear_by_convolution` is usable (no gradients, float32) and, on this kind of device, faster."""
     rows = x.shape[:-1].numel()
     return (
         not torch.is_grad_enabled()

@@ -226,15 +226,17 @@ def test_a_source_without_face_parameters(model, clip, tmp_path):
         model.animate(picture, driving)
     write_image(tmp_path / "holiday.png", read_image(picture))
     with pytest.raises(ZooError, match=r"no head parameters of .*holiday.png: prepare it first"):
+        read_portrait(tmp_path / "holiday.png")
+    with pytest.raises(ZooError, match=r"holiday.png is aligned to 512 pixels, and this network takes 64"):
         model.animate(tmp_path / "holiday.png", driving)
     with pytest.raises(ZooError, match=r"nowhere does not exist"):
         model.animate(tmp_path / "nowhere", driving)
 
 
-def test_a_video_must_be_prepared_first(model, clip, photo):
+def test_a_file_is_no_prepared_folder(clip):
     (clip / "me.mp4").write_bytes(b"")
     with pytest.raises(ZooError, match=r"me.mp4 is a file: give the folder that it was prepared into"):
-        model.animate(photo, clip / "me.mp4")
+        PreparedFolder(clip / "me.mp4")
 
 
 def test_driving_pictures_of_another_size(model, clip, photo):
@@ -258,7 +260,7 @@ def test_photo_result_and_driving_picture_side_by_side(model, clip, photo, drivi
     assert beside[:, :, 64:128].equal(alone)
     assert beside[2, :, :64].equal(photo.image)
     assert beside[2, :, 128:].equal(read_image(clip / "align_images" / "00002.png"))
-    with pytest.raises(ZooError, match="a grid shows the driving pictures: give their prepared folder"):
+    with pytest.raises(ZooError, match="a grid shows the driving pictures: give the video or their folder"):
         model.animate(photo, driving, grid=True)
 
 

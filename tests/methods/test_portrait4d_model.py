@@ -159,8 +159,9 @@ def test_simplified_parameters(model, tmp_path):
     expected = animate(model, folder, folder)
     (folder / "flame_optim_params").rename(folder / "bfm2flame_params_simplified")
     with pytest.raises(ZooError, match="flame_optim_params"):
-        model.animate(folder, folder)
+        model.animate(folder, folder, parameters="fitted")
     assert animate(model, folder, folder, parameters="simplified").equal(expected)
+    assert animate(model, folder, folder).equal(expected), "there are no others"
 
 
 def test_motion_embedded_on_the_way(model, tmp_path, monkeypatch):
@@ -255,7 +256,7 @@ def spoil_parameters(folder: Path) -> None:
         (spoil_all_lengths, "have 7 numbers, the network wants 20"),
         (spoil_picture, "no picture align_images/a"),
         (spoil_size, "48 x 32 pixels, the network wants 64"),
-        (spoil_parameters, r"no head parameters \(flame_optim_params/\*.npy\)"),
+        (spoil_parameters, r"no head parameters \(flame_optim_params/\*.npy or bfm2flame_params_simplified/\*.npy\)"),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )

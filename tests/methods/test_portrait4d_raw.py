@@ -10,7 +10,8 @@ from portrait4d_faces import small_model
 from portraitzoo.errors import MediaError, WeightsUnavailableError, ZooError
 from portraitzoo.media.images import write_image
 from portraitzoo.media.video import write_video
-from portraitzoo.methods.portrait4d import raw
+from portraitzoo.methods.portrait4d import raw, raw_benchmark
+from portraitzoo.methods.portrait4d.benchmark import portrait
 from portraitzoo.methods.portrait4d.model import Portrait4D
 from portraitzoo.methods.portrait4d.prepared import Frames
 from portraitzoo.methods.portrait4d.raw import RawFootage, is_raw
@@ -116,3 +117,14 @@ def test_without_the_published_networks_their_name_is_told(model, photo, monkeyp
     monkeypatch.setattr(raw, "shared_tracker", unavailable)
     with pytest.raises(WeightsUnavailableError, match="retinaface-resnet50"):
         model.animate(photo, photo)
+
+
+@pytest.mark.slow
+def test_stages_of_raw_footage_run(model):
+    assert raw_benchmark.fits(model.config) and not raw_benchmark.fits(small_model().config)
+    done = []
+    with torch.inference_mode():
+        for name, work, frames in raw_benchmark.stages(model, portrait(model), render_resolution=12):
+            work()
+            done.append((name, frames))
+    assert done == [("detection", 1), ("tracking", 1), ("raw clip", raw_benchmark.FRAMES)]

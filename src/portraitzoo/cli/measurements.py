@@ -82,7 +82,7 @@ class Benchmark(Protocol):
     def stages(
         self, model: nn.Module, *, frames: int, render_resolution: int | None, batch: int, compiled: bool
     ) -> Iterator[tuple[str, Callable[[], object], int]]:
-        """Name, work and number of frames of each stage; the last is the whole clip."""
+        """Name, work and number of frames of each stage, whole clips at the end."""
 
     def frame(self, model: nn.Module, render_resolution: int | None) -> Float[Tensor, "1 3 height width"]:
         """One frame without any randomness, in a range of 2, to compare number formats by."""
@@ -107,7 +107,7 @@ def measure(
     repeats: int = 3,
     threads: int | None = None,
 ) -> Iterator[Measurement]:
-    """Measure every stage that the model's family tells of, the last a whole clip, in every setting asked for.
+    """Measure every stage that the model's family tells of, whole clips at the end, in every setting asked for.
 
     Args:
         model: on the device to be measured.

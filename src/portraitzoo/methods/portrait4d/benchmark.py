@@ -15,6 +15,7 @@ from portraitzoo.faces.flame_head import FlameHead
 from portraitzoo.faces.flame_parameters import FlameParameters
 from portraitzoo.faces.motion_embedding import INPUT_SIZE, MotionEncoder
 from portraitzoo.methods import original_speed
+from portraitzoo.methods.portrait4d import raw_benchmark
 from portraitzoo.methods.portrait4d.cameras import FOCAL, frontal
 from portraitzoo.methods.portrait4d.config import Portrait4DConfig
 from portraitzoo.methods.portrait4d.model import Portrait4D
@@ -60,11 +61,12 @@ def portrait(model: Portrait4D) -> Portrait:
 def stages(
     model: Portrait4D, *, frames: int, render_resolution: int | None, batch: int, compiled: bool
 ) -> Iterator[tuple[str, Callable[[], object], int]]:
-    """Name, work and number of frames of each stage, in the order in which a clip passes through them.
+    """Name, work and number of frames of each stage, in the order in which a clip passes through them; then of raw
+    footage, where the network takes it.
 
     Args:
         model: on any device.
-        frames: frames of the whole clip, which is the last stage.
+        frames: frames of the whole clip.
         render_resolution: side of the volume-rendered image; None takes the configuration's.
         batch: driving frames that the stages before ``clip`` work on at once.
         compiled: compile the transformers and the super-resolution.
@@ -126,6 +128,8 @@ def stages(
             clip = model.animate(photo, clip_frames, render_resolution=resolution)
             yield "encode", lambda: clip.save(Path(folder) / "clip.mp4"), frames
         yield "clip", lambda: model.animate(photo, clip_frames, render_resolution=resolution), frames
+        if raw_benchmark.fits(config):
+            yield from raw_benchmark.stages(model, photo, render_resolution=resolution)
     finally:
         if compiled:
             for part in parts:

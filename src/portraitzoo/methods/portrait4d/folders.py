@@ -36,7 +36,7 @@ class PreparedFolder(FaceSource):
 
     Args:
         path: the folder.
-        parameters: which of the head parameters.
+        parameters: which of the head parameters; None takes ``fitted`` ones where there are any.
         encoder: embeds the motion of pictures without ``motion_feats``; None for PD-FGC's, downloaded when needed.
         device: where it then computes; None for the best one here.
         side: that pictures must have, in pixels; None takes any.
@@ -53,21 +53,24 @@ class PreparedFolder(FaceSource):
         self,
         path: str | Path,
         *,
-        parameters: LabelKind = "fitted",
+        parameters: LabelKind | None = None,
         encoder: MotionEncoder | None = None,
         device: torch.device | str | None = None,
         side: int | None = None,
     ) -> None:
         self.path, self.side, self._device = Path(path), side, device
         self._encoder: nn.Module | None = encoder
-        if parameters not in LABELS:
+        if parameters is not None and parameters not in LABELS:
             raise ZooError(f"unknown head parameters {parameters!r}: choose {' or '.join(LABELS)}")
         if not self.path.is_dir():
             told = "is a file: give the folder that it was prepared into" if self.path.exists() else "does not exist"
             raise ZooError(f"{self.path} {told}")
-        self.labels = self.path / LABELS[parameters]
-        if not any(self.labels.glob("*.npy")):
-            raise ZooError(f"there are no head parameters ({self.labels.name}/*.npy) in {self.path}: prepare it first")
+        wanted = [LABELS[parameters]] if parameters else list(LABELS.values())
+        found = [self.path / part for part in wanted if any((self.path / part).glob("*.npy"))]
+        if not found:
+            places = " or ".join(f"{part}/*.npy" for part in wanted)
+            raise ZooError(f"there are no head parameters ({places}) in {self.path}: prepare it first")
+        self.labels = found[0]
         images = self.path / IMAGES
         self._pictures = {path.stem: path for path in list_images(images)} if images.is_dir() else {}
         arrays = {path.stem for folder in (self.labels, self.path / MOTIONS) for path in folder.glob("*.npy")}
@@ -142,7 +145,7 @@ class PreparedFolder(FaceSource):
 def read_frames(
     folder: str | Path,
     *,
-    parameters: LabelKind = "fitted",
+    parameters: LabelKind | None = None,
     encoder: MotionEncoder | None = None,
     device: torch.device | str | None = None,
     on_bad_frame: OnBadFrame = "stop",
@@ -151,7 +154,7 @@ def read_frames(
 
     Args:
         folder: laid out as :class:`PreparedFolder` says.
-        parameters: which of the head parameters.
+        parameters: as in :class:`PreparedFolder`.
         encoder: as in :class:`PreparedFolder`.
         device: as in :class:`PreparedFolder`.
         on_bad_frame: as in :meth:`PreparedFolder.read`.
@@ -166,7 +169,7 @@ def read_portrait(
     place: str | Path,
     name: str | None = None,
     *,
-    parameters: LabelKind = "fitted",
+    parameters: LabelKind | None = None,
     encoder: MotionEncoder | None = None,
     device: torch.device | str | None = None,
 ) -> Portrait:
@@ -175,7 +178,7 @@ def read_portrait(
     Args:
         place: the folder, laid out as :class:`PreparedFolder` says; or a picture in its ``align_images``.
         name: of the photo without suffix; None for the first, or for the picture named.
-        parameters: which of the head parameters.
+        parameters: as in :class:`PreparedFolder`.
         encoder: as in :class:`PreparedFolder`.
         device: as in :class:`PreparedFolder`.
 

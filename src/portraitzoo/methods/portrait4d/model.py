@@ -71,7 +71,7 @@ class Portrait4D(
         background: Background = "keep",
         grid: bool = False,
         motion_scale: float | None = None,
-        parameters: LabelKind = "fitted",
+        parameters: LabelKind | None = None,
         on_bad_frame: OnBadFrame = "stop",
         render_resolution: int | None = None,
         maps: Collection[str] = (),
@@ -96,7 +96,8 @@ class Portrait4D(
             background: ``keep`` that of the photo, or a ``white`` one, or ``none`` (black).
             grid: photo, result and driving picture side by side in each frame.
             motion_scale: factor of what motions contribute; None for 1, or 0 of a static network.
-            parameters: which head parameters of prepared folders: ``fitted`` to each picture, or ``simplified``.
+            parameters: which head parameters of prepared folders: ``fitted`` to each picture, or ``simplified``; None
+                takes fitted ones where there are any.
             on_bad_frame: what to do where a driving frame is missing or damaged: ``stop`` with an error, ``skip`` it,
                 or ``repeat`` the one before.
             render_resolution: side of the volume-rendered image; None takes the configuration's.
@@ -149,7 +150,7 @@ class Portrait4D(
         neck: bool = True,
         background: Background = "keep",
         motion_scale: float | None = None,
-        parameters: LabelKind = "fitted",
+        parameters: LabelKind | None = None,
         on_bad_frame: OnBadFrame = "stop",
         render_resolution: int | None = None,
         shape: bool = False,
@@ -211,7 +212,7 @@ class Portrait4D(
         source: str | Path | FaceSource | Portrait,
         *,
         motion_scale: float | None = None,
-        parameters: LabelKind = "fitted",
+        parameters: LabelKind | None = None,
         render_resolution: int | None = None,
         background: Background = "keep",
         on_bad_frame: OnBadFrame = "stop",
@@ -253,7 +254,7 @@ class Portrait4D(
         *,
         neck: bool = True,
         motion_scale: float | None = None,
-        parameters: LabelKind = "fitted",
+        parameters: LabelKind | None = None,
         resolution: int = 128,
         level: float = SURFACE_LEVEL,
     ) -> Mesh:
@@ -281,7 +282,7 @@ class Portrait4D(
                 frame = frame if neck else without_turn(frame)
             return session.surface(*session.space(frame[:1]), resolution=resolution, level=level)
 
-    def _portrait(self, source: str | Path | FaceSource | Portrait, parameters: LabelKind) -> Portrait:
+    def _portrait(self, source: str | Path | FaceSource | Portrait, parameters: LabelKind | None) -> Portrait:
         if isinstance(source, Portrait):
             return source
         if not isinstance(source, FaceSource) and not _is_raw(source):
@@ -290,7 +291,9 @@ class Portrait4D(
         faces.check_size()
         return faces.portrait(faces.names[0])
 
-    def _faces(self, place: str | Path | FaceSource, parameters: LabelKind, *, pictures: bool = False) -> FaceSource:
+    def _faces(
+        self, place: str | Path | FaceSource, parameters: LabelKind | None, *, pictures: bool = False
+    ) -> FaceSource:
         side = self.config.image_resolution
         if isinstance(place, FaceSource):
             return place
@@ -301,7 +304,7 @@ class Portrait4D(
     def _drive(
         self,
         driving: str | Path | FaceSource | Frames,
-        parameters: LabelKind,
+        parameters: LabelKind | None,
         on_bad_frame: OnBadFrame,
         *,
         pictures: bool,

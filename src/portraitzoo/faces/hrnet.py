@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -114,7 +115,7 @@ class Exchange(nn.Module):
         return [F.relu(self._fused(maps, target), inplace=True) for target in range(len(maps))]
 
     def _fused(self, maps: Sequence[Tensor], target: int) -> Tensor:
-        fusions = self.fusions[target]
+        fusions = cast(nn.ModuleList, self.fusions[target])
         total: Tensor | None = None
         # From the smallest map up: what several of them say is added before it is enlarged any further.
         for source in range(len(maps) - 1, target, -1):

@@ -125,7 +125,7 @@ class LandmarkFit:
         self._table = table[:, seen]
         self._held = int(held.sum())
         self._near = _Skin(flame, torch.cat([seen, (held & by_eyes).nonzero()[:, 0]]))
-        self._still = _Skin(flame, (held & ~by_eyes).nonzero()[:, 0])
+        self._still = _SurfaceForm(flame, (held & ~by_eyes).nonzero()[:, 0])
 
     @classmethod
     def of_head(cls, head: FlameHead) -> LandmarkFit:
@@ -165,7 +165,7 @@ class LandmarkFit:
         zeros = torch.zeros_like(start.pose[:, :3])
         place = zeros + zeros.new_tensor([0.0, 0.0, _START_DEPTH])
 
-        begun = task.points(shape, start.expression, zeros)[0]
+        begun = task.points(task.coefficients, zeros)[0]
         (place,), placing = _descend(
             lambda at: loss.placing(task.seen(begun, at)), [place], settings.placing_steps, settings.rate, on_step
         )
@@ -181,41 +181,66 @@ class LandmarkFit:
         return LandmarkFitResult(head, place, (placing, fitting))
 
 
+FEATURES = 9  # of a joint: the entries of its R - I
 _REST = [NUM_EXPRESSION, 3, 3]  # expression, eyes and translation are optimised as one tensor
 
 
 class _Skin:
     """Some vertices of a head whose neck is straight, as functions of shape, expression, jaw and eyes.
 
-    In terms of the model: v = x + sum_j w_j (R_j - I)(x - J_j) over jaw and eyes, x = template + basis c + correctives,
-    J linear in the coefficients c.
+    In terms of the model: v = x + sum_j w_j (R_j - I)(x - J_j) over jaw and eyes, which turn alike. At rest, vertices x
+    and joints J are linear in the coefficients and, as far as correctives go, in the entries of the eyes' R - I.
     """
 
     def __init__(self, flame: FLAME, vertices: Int[Tensor, " some"]) -> None:
         joints = [JAW, LEFT_EYE, RIGHT_EYE]
-        regressor = flame.J_regressor[joints].float()
-        basis = flame.shapedirs.float()
-        self.count = len(vertices)
-        moved = torch.cat([basis[vertices], torch.einsum("jv,vcs->jcs", regressor, basis)])
-        self.basis = moved.flatten(0, 1).T.contiguous()
+        regressor, basis = flame.J_regressor[joints].float(), flame.shapedirs.float()
+        moved = torch.cat([basis[vertices], torch.einsum("jv,vcs->jcs", regressor, basis)]).flatten(0, 1).T
+        correctives = flame.posedirs.float().unflatten(1, (-1, 3))[:, vertices]
+        # The joints, which come after the vertices, have no correctives.
+        _, jaw, left, right = torch.nn.functional.pad(correctives, (0, 0, 0, len(joints))).flatten(1).split(FEATURES)
+        self.count, self.jaw_correctives = len(vertices), jaw
+        self.basis = torch.cat([moved, left + right])
         self.template = torch.cat([flame.v_template[vertices].float(), regressor @ flame.v_template.float()]).flatten()
-        correctives = flame.posedirs.float().unflatten(1, (-1, 3))[:, vertices].flatten(1)
-        _, jaw, left, right = correctives.split(9)
-        self.jaw_correctives, self.eye_correctives = jaw, left + right
-        self.weights = flame.lbs_weights[vertices].float()[:, joints]
-
-    def rest(self, coefficients: Float[Tensor, "batch 400"]) -> Float[Tensor, "batch some_and_joints 3"]:
-        """Vertices, then jaw and eye joints, before anything turns."""
-        return torch.addmm(self.template, coefficients, self.basis).unflatten(1, (-1, 3))
+        weights = flame.lbs_weights[vertices].float()[:, joints]
+        self.shares = torch.stack([weights[:, 0], weights[:, 1] + weights[:, 2]], dim=1)[..., None]
+        by_joint = torch.stack([weights * weights.new_tensor(kept) for kept in ([1, 0, 0], [0, 1, 1])], dim=1)
+        self.pivots = by_joint.flatten(0, 1)
 
     def posed(
-        self, rest: Tensor, jaw: Float[Tensor, "batch 3 3"], eyes: Float[Tensor, "batch 3 3"]
+        self, rest: Float[Tensor, "batch some_and_joints 3"], turns: Float[Tensor, "batch 6 3"]
     ) -> Float[Tensor, "batch some 3"]:
-        """Vertices turned by R - I of jaw and eyes; also of differences of two heads, but for the correctives."""
+        """Vertices turned by R - I of the jaw and of the eyes (transposed, one above the other).
+
+        Being linear, it also turns the differences of two heads in the same pose.
+        """
         vertices, joints = rest[:, : self.count], rest[:, self.count :]
-        by_jaw = self.weights[:, :1] * (vertices - joints[:, :1])
-        by_eyes = self.weights[:, 1:].sum(1, keepdim=True) * vertices - self.weights[:, 1:] @ joints[:, 1:]
-        return vertices + by_jaw @ jaw.mT + by_eyes @ eyes.mT
+        pivots = (self.pivots @ joints).unflatten(1, (-1, 2))
+        arms = torch.addcmul(-pivots, self.shares, vertices[:, :, None])
+        return torch.baddbmm(vertices, arms.flatten(2), turns)
+
+
+class _SurfaceForm:
+    """How far changes of the coefficients move vertices that the eyes do not move: sum |d + Q e|^2 with Q the jaw's
+    R - I, d the offsets at rest and e = w (d - d_J) those relative to the jaw joint, w the vertices' shares of it.
+    """
+
+    def __init__(self, flame: FLAME, vertices: Int[Tensor, " some"]) -> None:
+        basis, share = flame.shapedirs.float(), flame.lbs_weights[:, JAW].float()
+        rest = basis[vertices].flatten(0, 1)
+        self.at_rest = rest.T @ rest
+        by_jaw = vertices[share[vertices] != 0]
+        joint = torch.einsum("v,vcs->cs", flame.J_regressor[JAW].float(), basis)
+        rest = basis[by_jaw].movedim(1, 0)
+        arms = (share[by_jaw, None, None] * (basis[by_jaw] - joint)).movedim(1, 0)
+        mixed = rest[:, None].mT @ arms
+        self.mixed = (mixed + mixed.mT).flatten(0, 1).flatten(1)
+        self.turned = (arms[:, None].mT @ arms).flatten(0, 1).flatten(1)
+
+    def __call__(self, jaw: Float[Tensor, "batch 3 3"]) -> Float[Tensor, "batch 400 400"]:
+        """Symmetric matrices of the forms for jaws that are turned by R - I (transposed)."""
+        changed = jaw.mT.flatten(1) @ self.mixed + (jaw @ jaw.mT).flatten(1) @ self.turned
+        return self.at_rest + changed.unflatten(1, self.at_rest.shape)
 
 
 class _Task:
@@ -224,40 +249,35 @@ class _Task:
     def __init__(
         self, fit: LandmarkFit, shape: Tensor, start: FlameParameters, loss: LandmarkLoss, settings: FitSettings
     ) -> None:
-        self.loss, self.settings, self.batch = loss, settings, len(start)
-        self.near, self.table, self.start = fit._near, fit._table, start
-        self.shape = shape
+        self.loss, self.batch = loss, len(start)
+        self.near, self.table = fit._near, fit._table
         self.jaw = _turn(start.pose[:, 3:])
-        self.turn = rotation_matrix(start.pose[:, :3]).mT
-        self.origin = torch.cat([shape.expand(self.batch, -1), start.expression], dim=1)
-        self.rest = self.near.rest(self.origin)
+        self.head = rotation_matrix(start.pose[:, :3]).mT
+        self.begin_shape, self.begin_rest = shape, torch.cat([start.expression, 0 * start.pose], dim=1)
+        self.constant = self.near.template + self.jaw.mT.flatten(1) @ self.near.jaw_correctives
+        self.coefficients = torch.cat([shape.expand(self.batch, -1), start.expression], dim=1)
+        self.origin = self.constant + self.coefficients @ self.near.basis[:-FEATURES]
         self.per_vertex = settings.surface / (3 * fit._held * self.batch)
-        self.gram = self._quadratic(fit._still)
-
-    def _quadratic(self, still: _Skin) -> Float[Tensor, "batch 400 400"]:
-        """Sum over vertices that the eyes do not move of the squared offset, as a form of the coefficients."""
-        directions = still.basis.unflatten(1, (-1, 3))
-        forms = []
-        for jaw in self.jaw:
-            moved = still.posed(directions, jaw[None], torch.zeros_like(jaw)[None]).flatten(1)
-            forms.append(moved @ moved.T)
-        return torch.stack(forms)
+        sizes = [settings.shape] * NUM_SHAPE + [settings.expression] * NUM_EXPRESSION + [settings.gaze] * 3 + [0] * 3
+        self.prices = shape.new_tensor(sizes) / self.batch
+        self.form = fit._still(self.jaw)
 
     def points(
-        self, shape: Tensor, expression: Tensor, eye: Float[Tensor, "batch 3"]
-    ) -> tuple[Float[Tensor, "batch 70 3"], Tensor]:
-        """Landmarks of the turned head, and the mean square offset of vertices that the eyes move, times its weight."""
+        self, coefficients: Float[Tensor, "batch 400"], eye: Float[Tensor, "batch 3"]
+    ) -> tuple[Float[Tensor, "batch 70 3"], Float[Tensor, ""]]:
+        """Landmarks of the turned head, and the sum of the squared offsets of the vertices that the eyes move."""
         near, eyes = self.near, _turn(eye)
-        coefficients = torch.cat([shape.expand(self.batch, -1), expression], dim=1)
-        features = eyes.detach().flatten(1)
-        offsets = (features @ near.eye_correctives + self.jaw.flatten(1) @ near.jaw_correctives).unflatten(1, (-1, 3))
-        offsets = torch.nn.functional.pad(offsets, (0, 0, 0, 3))
-        vertices = near.posed(near.rest(coefficients) + offsets, self.jaw, eyes)
-        seen = self.table.shape[1]
+        # Correctives pass no gradient to the pose, as in the model itself.
+        features = eyes.detach().mT.flatten(1)
+        turns = torch.cat([self.jaw, eyes], dim=1)
+        rest = torch.addmm(self.constant, torch.cat([coefficients, features], dim=1), near.basis)
+        vertices = near.posed(rest.unflatten(1, (-1, 3)), turns)
         with torch.no_grad():
-            before = near.posed(self.rest + offsets, self.jaw, eyes)
+            before = torch.addmm(self.origin, features, near.basis[-FEATURES:]).unflatten(1, (-1, 3))
+            before = near.posed(before, turns)
+        seen = self.table.shape[1]
         moved = (vertices[:, seen:] - before[:, seen:]).square().sum()
-        return (self.table @ vertices[:, :seen]) @ self.turn, moved
+        return (self.table @ vertices[:, :seen]) @ self.head, moved
 
     def seen(self, points: Float[Tensor, "batch 70 3"], place: Float[Tensor, "batch 3"]) -> Float[Tensor, "batch 70 2"]:
         """Pixels, y up, of points of heads that are in a place."""
@@ -266,20 +286,19 @@ class _Task:
 
     def fitting(self, shape: Tensor, rest: Tensor) -> Float[Tensor, ""]:
         """The loss of stage 2."""
-        expression, eye, place = rest.split(_REST, dim=1)
-        points, moved = self.points(shape, expression, eye)
-        change = torch.cat([(shape - self.shape).expand(self.batch, -1), expression - self.start.expression], dim=1)
-        # Half of the gradient would cost another pass over the form, which is symmetric.
-        slope = (self.gram @ change.detach()[..., None])[..., 0]
-        moved = moved + 2 * (slope * change).sum() - (slope * change.detach()).sum()
-        sizes = [change[:, :NUM_SHAPE].abs().sum(), change[:, NUM_SHAPE:].abs().sum(), eye.abs().sum()]
-        weights = self.settings.shape, self.settings.expression, self.settings.gaze
-        absolute = sum(weight * size for weight, size in zip(weights, sizes, strict=True))
-        return self.loss.fitting(self.seen(points, place)) + self.per_vertex * moved + absolute / self.batch
+        change = torch.cat([(shape - self.begin_shape).expand(self.batch, -1), rest - self.begin_rest], dim=1)
+        moving, eye, place = change.split([NUM_SHAPE + NUM_EXPRESSION, 3, 3], dim=1)
+        points, moved = self.points(self.coefficients + moving, eye)
+        # Written so that the gradient needs no second pass over the form, which is symmetric.
+        slope = (self.form @ moving.detach()[..., None])[..., 0]
+        moved = moved + (slope * (2 * moving - moving.detach())).sum()
+        absolute = (change.abs() @ self.prices).sum()
+        return self.loss.fitting(self.seen(points, place)) + self.per_vertex * moved + absolute
 
 
 def _turn(axis_angle: Float[Tensor, "batch 3"]) -> Float[Tensor, "batch 3 3"]:
-    return rotation_matrix(axis_angle) - torch.eye(3).to(axis_angle)
+    """R - I, transposed."""
+    return rotation_matrix(axis_angle).mT - torch.eye(3).to(axis_angle)
 
 
 def _turn_back(rest: Float[Tensor, "batch 106"]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from portraitzoo.cli.options import add_options, given, parser
 from portraitzoo.cli.progress import stages
 from portraitzoo.preprocess.frames import archive_frames, extract_frames, read_speed
+from portraitzoo.preprocess.landmark_fits import fit_portraits
 from portraitzoo.preprocess.portrait_sets import Packed, pack_ffhq, pack_vfhq
 from portraitzoo.preprocess.portraits import PreparedPortraits, prepare_portraits
 from portraitzoo.preprocess.synthetic import synthesise
@@ -19,6 +20,7 @@ WRITERS: dict[str, tuple[Callable[..., Path | Packed | PreparedPortraits], str, 
     "synthetic": (synthesise, "clips", "clips of random talking heads with known cameras (extra synthetic)"),
     "frames": (extract_frames, "videos", "videos to folders of frames, cropped and resized (threedvidgen)"),
     "portraits": (prepare_portraits, "pictures", "photos and videos to prepared faces (portrait4d, genhead)"),
+    "fit": (fit_portraits, "faces", "prepared faces: FLAME fitted to their landmarks (portrait4d, genhead)"),
     "ffhq": (pack_ffhq, "photos", "prepared photos to the LMDB that GenHead trains on (extra lmdb)"),
     "vfhq": (pack_vfhq, "clips", "prepared clips to the LMDB that Portrait4D-v2 trains on (extra lmdb)"),
     "archive": (archive_frames, "frames", "folders of frames to one .zip that loads fast (threedvidgen)"),

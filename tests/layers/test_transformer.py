@@ -2,7 +2,9 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
+from portraitzoo.layers import transformer
 from portraitzoo.layers.transformer import (
     Attention,
     MixFeedForward,
@@ -10,6 +12,7 @@ from portraitzoo.layers.transformer import (
     TransformerBlock,
     as_image,
     as_tokens,
+    attend,
 )
 
 GRID = (4, 6)
@@ -36,6 +39,17 @@ def test_attention_is_the_softmax_of_products():
         weights = (query[..., part] @ key.mT / math.sqrt(4)).softmax(-1)
         heads.append(weights @ value)
     torch.testing.assert_close(layer(x, GRID, context), layer.project(torch.cat(heads, -1)))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("count", [1, 512, 700])
+def test_attention_in_strips_is_the_same(monkeypatch, count):
+    generator = torch.Generator().manual_seed(count)
+    query = torch.randn(2, count, 3, 8, generator=generator).transpose(1, 2)
+    key, value = torch.randn(2, 2, 3, 30, 8, generator=generator)
+    expected = F.scaled_dot_product_attention(query, key, value)
+    monkeypatch.setattr(transformer, "MANY_PAIRS", 1)
+    torch.testing.assert_close(attend(query, key, value), expected)
 
 
 @torch.no_grad()

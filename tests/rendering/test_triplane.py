@@ -48,3 +48,13 @@ def test_colour_stays_within_its_margin() -> None:
     density, color = TriplaneDecoder(4, 8, 5)(torch.randn(2, 100, 4) * 1000)
     assert density.shape == (2, 100, 1) and color.shape == (2, 100, 5)
     assert float(color.min()) == pytest.approx(-0.001) and float(color.max()) == pytest.approx(1.001)
+
+
+def test_points_are_decoded_alike_with_and_without_gradients() -> None:
+    """Without them they are decoded piece by piece."""
+    torch.manual_seed(0)
+    decoder, features = TriplaneDecoder(4, 8, 5), torch.randn(2, 10_000, 4)
+    expected = decoder(features)
+    with torch.no_grad():
+        for found, whole in zip(decoder(features), expected, strict=True):
+            torch.testing.assert_close(found, whole)

@@ -7,6 +7,7 @@ coarser grid, and a feed-forward network with a depthwise convolution instead of
 from __future__ import annotations
 
 import math
+from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,10 @@ from portraitzoo.layers.linear import Linear
 
 Grid = tuple[int, int]
 """Rows and columns of tokens, which are stored row by row."""
+
+MANY_PAIRS = 1 << 24
+"""From so many pairs of tokens on attention is sooner done in strips."""
+STRIP = 512
 
 
 def as_image(
@@ -30,6 +35,12 @@ def as_image(
 def as_tokens(image: Float[Tensor, "batch channels rows columns"]) -> Float[Tensor, "batch tokens channels"]:
     """Pixels as tokens, row by row."""
     return image.flatten(2).mT
+
+
+def plus(x: Float[Tensor, "*size"], other: Float[Tensor, "*size"]) -> Float[Tensor, "*size"]:
+    """The sum. Without gradients ``x`` is overwritten, so the caller must own it: fresh memory of that size costs more
+    time than the arithmetic."""
+    return x + other if torch.is_grad_enabled() else x.add_(other)
 
 
 class PatchEmbedding(nn.Module):
@@ -48,6 +59,49 @@ class PatchEmbedding(nn.Module):
     def forward(self, image: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch tokens features"]:
         """Tokens of a grid of half the size."""
         return self.norm(as_tokens(self.conv(image.contiguous(memory_format=torch.channels_last))))
+
+
+def attend(
+    query: Float[Tensor, "batch heads tokens width"],
+    key: Float[Tensor, "batch heads context width"],
+    value: Float[Tensor, "batch heads context width"],
+) -> Float[Tensor, "batch heads tokens width"]:
+    """Scaled dot-product attention (Vaswani et al., 2017, equation 1), by the fastest way there is."""
+    if _strips_pay_off(query, key):
+        return _attend_in_strips(query, key, value)
+    return F.scaled_dot_product_attention(query, key, value)
+
+
+def _strips_pay_off(query: Tensor, key: Tensor) -> bool:
+    return (
+        not torch.is_grad_enabled()
+        and query.device.type == "cpu"
+        and query.dtype == torch.float32
+        and torch.backends.mkldnn.is_available()
+        and query.shape[-2] * key.shape[-2] >= MANY_PAIRS
+    )
+
+
+def _attend_in_strips(
+    query: Float[Tensor, "batch heads tokens width"],
+    key: Float[Tensor, "batch heads context width"],
+    value: Float[Tensor, "batch heads context width"],
+) -> Float[Tensor, "batch heads tokens width"]:
+    """:func:`attend` on a CPU, by oneDNN, a strip of tokens at a time, whose weights stay in the cache.
+
+    PyTorch leaves matrix products in float32 to MKL unless the matrices are oneDNN's own; see
+    :func:`~portraitzoo.layers.linear.linear_by_convolution`.
+    """
+    batch, heads, tokens, width = query.shape
+    # In memory the heads of a token lie side by side, as the next layer wants them.
+    found = query.new_empty(batch, tokens, heads, width).transpose(1, 2)
+    for row, head in product(range(batch), range(heads)):
+        keys, values = (key[row, head] / math.sqrt(width)).to_mkldnn(), value[row, head].T.contiguous().to_mkldnn()
+        strips = zip(query[row, head].split(STRIP), found[row, head].split(STRIP), strict=True)
+        for asked, out in strips:
+            weights = F.linear(asked.contiguous().to_mkldnn(), keys).softmax(-1)
+            out.copy_(F.linear(weights, values).to_dense())
+    return found
 
 
 class Attention(nn.Module):
@@ -86,8 +140,7 @@ class Attention(nn.Module):
             source = self.merge_norm(as_tokens(self.merge(as_image(source, grid))))
         query = self.query(tokens).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         key, value = self.key_value(source).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        found = F.scaled_dot_product_attention(query, key, value)
-        return self.project(found.transpose(1, 2).flatten(2))
+        return self.project(attend(query, key, value).transpose(1, 2).flatten(2))
 
 
 class MixFeedForward(nn.Module):
@@ -146,9 +199,9 @@ class TransformerBlock(nn.Module):
             scale: factor of what the context contributes.
         """
         if context is not None and self.cross_attention is not None and self.cross_norm is not None:
-            tokens = tokens + self.cross_attention(self.cross_norm(tokens), grid, context) * scale
-        tokens = tokens + self.attention(self.norm(tokens), grid)
-        return tokens + self.mlp(self.mlp_norm(tokens), grid)
+            tokens = plus(self.cross_attention(self.cross_norm(tokens), grid, context) * scale, tokens)
+        tokens = plus(self.attention(self.norm(tokens), grid), tokens)
+        return plus(self.mlp(self.mlp_norm(tokens), grid), tokens)
 
 
 @torch.no_grad()

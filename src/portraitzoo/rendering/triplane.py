@@ -23,6 +23,9 @@ CYCLIC_AXES: Axes = ((0, 1), (1, 2), (2, 0))
 COLOR_MARGIN = 0.001
 """Colours are widened a little beyond [0, 1], as in Mip-NeRF, so that the sigmoid need not saturate."""
 
+PIECE = 4096
+"""Points decoded at a time on a CPU: their hidden layer stays in the cache."""
+
 
 def project_onto_planes(
     points: Float[Tensor, "batch points 3"], box_warp: float = 1.0, axes: Axes = EG3D_AXES
@@ -112,6 +115,19 @@ class TriplaneDecoder(nn.Module):
         self, features: Float[Tensor, "batch points channels"]
     ) -> tuple[Float[Tensor, "batch points 1"], Float[Tensor, "batch points color_channels"]]:
         """Raw density (any real number, before the renderer's softplus) and colour in [-0.001, 1.001]."""
+        if torch.is_grad_enabled() or features.device.type != "cpu":
+            return self._decode(features)
+        density, color = (
+            features.new_empty(*features.shape[:2], channels) for channels in (1, len(self.output.bias) - 1)
+        )
+        pieces = (whole.split(PIECE, dim=1) for whole in (features, density, color))
+        for part, density_part, color_part in zip(*pieces, strict=True):
+            density_part[:], color_part[:] = self._decode(part)
+        return density, color
+
+    def _decode(
+        self, features: Float[Tensor, "batch points channels"]
+    ) -> tuple[Float[Tensor, "batch points 1"], Float[Tensor, "batch points color_channels"]]:
         y = self.output(F.softplus(self.hidden(features)))
         density, color = y[..., :1], y[..., 1:]
         return density, torch.sigmoid(color) * (1 + 2 * COLOR_MARGIN) - COLOR_MARGIN

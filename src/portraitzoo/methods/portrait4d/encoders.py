@@ -25,6 +25,12 @@ def with_coordinates(image: Float[Tensor, "batch 3 height width"]) -> Float[Tens
     return torch.cat([image, torch.stack([x, y]).expand(len(image), -1, -1, -1)], dim=1)
 
 
+def leaky_relu(x: Float[Tensor, "*size"]) -> Float[Tensor, "*size"]:
+    """Leaky ReLU of slope 0.01. Without gradients ``x`` is overwritten, so the caller must own it: fresh memory of that
+    size costs more time than the arithmetic."""
+    return F.leaky_relu(x, LEAKY_SLOPE, inplace=not torch.is_grad_enabled())
+
+
 class ResidualBlock(nn.Module):
     """Two 3 x 3 convolutions beside a shortcut, as in ResNet-34, without normalisation.
 
@@ -133,7 +139,7 @@ class DetailEncoder(nn.Module):
         """Features of images with coordinates."""
         x = image
         for conv in self.convs:
-            x = F.leaky_relu(conv(x), LEAKY_SLOPE)
+            x = leaky_relu(conv(x))
         return x
 
 
@@ -147,7 +153,7 @@ class Halving(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch in_channels height width"]) -> Float[Tensor, "batch out_channels _ _"]:
         """Features of half the size."""
-        return self.halve(F.leaky_relu(self.conv(x), LEAKY_SLOPE))
+        return self.halve(leaky_relu(self.conv(x)))
 
 
 class Doubling(nn.Module):
@@ -160,7 +166,7 @@ class Doubling(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch in_channels height width"]) -> Float[Tensor, "batch out_channels _ _"]:
         """Features of twice the size."""
-        return self.smooth(F.interpolate(F.leaky_relu(self.conv(x), LEAKY_SLOPE), scale_factor=2))
+        return self.smooth(F.interpolate(leaky_relu(self.conv(x)), scale_factor=2))
 
 
 class BackgroundNetwork(nn.Module):
@@ -188,10 +194,10 @@ class BackgroundNetwork(nn.Module):
 
     def forward(self, image: Float[Tensor, "batch 5 height width"]) -> Float[Tensor, "batch channels height width"]:
         """Logits of the background's features, from images with coordinates."""
-        seen = [F.leaky_relu(self.input(image), LEAKY_SLOPE)]
+        seen = [leaky_relu(self.input(image))]
         for step in self.down.values():
             seen.append(step(seen[-1]))
-        x = F.leaky_relu(self.middle(seen[-1]), LEAKY_SLOPE)
+        x = leaky_relu(self.middle(seen[-1]))
         for step in self.up.values():
             x = step(torch.cat([x, seen.pop()], dim=1))
         return self.output(x)

@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from portraitzoo.layers.convolution import Convolution, convolve
-from portraitzoo.layers.transformer import PatchEmbedding, TransformerBlock, as_image, initialise
-from portraitzoo.methods.portrait4d.encoders import LEAKY_SLOPE
+from portraitzoo.layers.transformer import PatchEmbedding, TransformerBlock, as_image, initialise, plus
+from portraitzoo.methods.portrait4d.encoders import leaky_relu
 
 LAST_DEVIATION = 0.15
 
@@ -78,13 +78,13 @@ class PlaneGenerator(nn.Module):
             canonical: features with the driving motion.
             prepared: from :meth:`prepare`.
         """
-        x = convolve(canonical, self.input.weight[:, : self.canonical_channels]) + prepared
-        x = F.leaky_relu(self.narrow(F.leaky_relu(x, LEAKY_SLOPE)), LEAKY_SLOPE)
+        x = plus(convolve(canonical, self.input.weight[:, : self.canonical_channels]), prepared)
+        x = leaky_relu(self.narrow(leaky_relu(x)))
         grid = (x.shape[-2] // 2, x.shape[-1] // 2)
         tokens = self.patches(x)
         for block in self.blocks:
             tokens = block(tokens, grid)
         x = torch.cat([F.pixel_shuffle(as_image(tokens, grid), 2), canonical], dim=1)
         for conv in self.convs:
-            x = F.leaky_relu(conv(x), LEAKY_SLOPE)
+            x = leaky_relu(conv(x))
         return self.output(x)

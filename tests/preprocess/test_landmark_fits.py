@@ -68,13 +68,13 @@ def test_one_person_has_one_shape(prepared):
 
 def test_unusable_faces_are_one_line(prepared, tmp_path):
     (prepared / "2dldmks_align" / "1.npy").write_bytes(b"torn")
-    with pytest.raises(MediaError, match=r"2dldmks_align/1\.npy is no array"):
+    with pytest.raises(MediaError, match=r"cannot read .*2dldmks_align/1\.npy"):
         fit_portraits(prepared, **QUICK)
     np.save(prepared / "2dldmks_align" / "1.npy", np.zeros((68, 2)))
-    with pytest.raises(MediaError, match=r"holds \[68, 2\] numbers, not \[98, 2\]"):
+    with pytest.raises(MediaError, match=r"2dldmks_align/1\.npy holds float64 \[68, 2\], not \[98, 2\]"):
         fit_portraits(prepared, **QUICK)
     (prepared / "2dldmks_align" / "1.npy").unlink()
-    with pytest.raises(MediaError, match=r"2dldmks_align/1\.npy is missing"):
+    with pytest.raises(ZooError, match=r"no 98 landmarks of 1 \(2dldmks_align/1\.npy\)"):
         fit_portraits(prepared, **QUICK)
     (tmp_path / "empty").mkdir()
     with pytest.raises(MediaError, match="holds no faces to fit a head to"):

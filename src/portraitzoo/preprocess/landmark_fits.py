@@ -7,19 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from portraitzoo.errors import MediaError, ZooError
+from portraitzoo.faces.flame_parameters import FlameParameters
 from portraitzoo.faces.landmark_fit import FitSettings, LandmarkFit
 from portraitzoo.faces.landmark_loss import fit_target
 from portraitzoo.files import replacing
 from portraitzoo.hub.loading import best_device
-from portraitzoo.media.arrays import DAMAGE, read_array
 from portraitzoo.media.images import is_visible, natural_order
 from portraitzoo.methods.genhead.training import HeadSource, load_head
-from portraitzoo.methods.portrait4d.folders import LABELS, LANDMARKS
-from portraitzoo.methods.portrait4d.prepared import FRAME_LABEL, Frames
+from portraitzoo.methods.portrait4d.folders import LABELS, LANDMARKS, PreparedFolder
+from portraitzoo.methods.portrait4d.prepared import CAMERA_SIZE, FRAME_LABEL
 from portraitzoo.preprocess.portraits import CONTOURS
 
 
@@ -65,13 +63,13 @@ def fit_portraits(
     total = sum(len(_names(folder)) for folder in folders)
     done = total - sum(len(names) for _, names in batches)
     for folder, names in batches:
-        start = Frames.from_labels(
-            torch.stack([_read(folder / LABELS["simplified"], name, (FRAME_LABEL,)) for name in names]),
-            torch.zeros(len(names), 0),
-        )
-        contours = torch.stack([_read(folder / CONTOURS, name, (98, 2)) for name in names])
-        landmarks = torch.stack([_read(folder / LANDMARKS, name, (68, -1))[:, :2] for name in names])
-        found = fit.fit(start.head, fit_target(contours, landmarks), one_person=one_person, settings=settings)
+        faces = PreparedFolder(folder, parameters="simplified")
+        labels = [faces.numbers(LABELS["simplified"], name, "head parameters", (FRAME_LABEL,)) for name in names]
+        contours = [faces.numbers(CONTOURS, name, "98 landmarks", (98, 2)) for name in names]
+        landmarks = [faces.numbers(LANDMARKS, name, "68 landmarks", (68, -1))[:, :2] for name in names]
+        start = FlameParameters.from_label(torch.stack(labels)[:, CAMERA_SIZE:])
+        target = fit_target(torch.stack(contours), torch.stack(landmarks))
+        found = fit.fit(start, target, one_person=one_person, settings=settings)
         for name, label in zip(names, found.labels().cpu().numpy().astype(np.float32), strict=True):
             with replacing(folder / LABELS["fitted"] / f"{name}.npy") as temporary:
                 np.save(temporary, label)
@@ -106,16 +104,3 @@ def _batches(folder: Path, one_person: bool, size: int) -> list[list[str]]:
     if one_person:
         return [names] if left else []
     return [left[first : first + size] for first in range(0, len(left), size)]
-
-
-def _read(folder: Path, name: str, shape: tuple[int, ...]) -> Float[Tensor, ...]:
-    path = folder / f"{name}.npy"
-    try:
-        values = torch.from_numpy(np.asarray(read_array(path), dtype=np.float32))
-    except FileNotFoundError as error:
-        raise MediaError(f"{path} is missing: prepare the picture again") from error
-    except DAMAGE as error:
-        raise MediaError(f"{path} is no array that can be read, or it is damaged: prepare it again") from error
-    if values.ndim != len(shape) or any(want not in (-1, size) for want, size in zip(shape, values.shape, strict=True)):
-        raise MediaError(f"{path} holds {list(values.shape)} numbers, not {list(shape)} (-1: any): prepare it again")
-    return values

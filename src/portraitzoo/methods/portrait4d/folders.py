@@ -83,9 +83,9 @@ class PreparedFolder(FaceSource):
             WeightsUnavailableError: if motion is to be embedded and the encoder's weights cannot be had.
             ZooError: if something is missing or damaged, or holds NaN; the message names it.
         """
-        label = self._numbers(self.labels.name, name, "head parameters", (FRAME_LABEL,))
+        label = self.numbers(self.labels.name, name, "head parameters", (FRAME_LABEL,))
         if (self.path / MOTIONS / f"{name}.npy").is_file() or not (self.path / LANDMARKS).is_dir():
-            motion = self._numbers(MOTIONS, name, "motion embedding", (-1,))
+            motion = self.numbers(MOTIONS, name, "motion embedding", (-1,))
         else:
             motion = self._embedded(name)
         return Frames.from_labels(label[None], motion[None])
@@ -118,14 +118,25 @@ class PreparedFolder(FaceSource):
 
     @torch.no_grad()
     def _embedded(self, name: str) -> Float[Tensor, " motion_dim"]:
-        landmarks = self._numbers(LANDMARKS, name, "landmarks", (-1, -1))[None, :, :2]
+        landmarks = self.numbers(LANDMARKS, name, "landmarks", (-1, -1))[None, :, :2]
         image = from_uint8(self.picture(name)[None])
         encoder = load(ENCODER, self._device) if self._encoder is None else self._encoder
         self._encoder = encoder
         device = next(encoder.parameters()).device
         return encoder(crop_face(image.to(device), landmarks.to(device)))[0].cpu()
 
-    def _numbers(self, part: str, name: str, what: str, shape: tuple[int, ...]) -> Tensor:
+    def numbers(self, part: str, name: str, what: str, shape: tuple[int, ...]) -> Float[Tensor, ...]:
+        """One of the files, float32.
+
+        Args:
+            part: folder that it lies in.
+            name: of the picture.
+            what: they are, for messages.
+            shape: that they must have, -1 for any length; where it has one axis, others are flattened.
+
+        Raises:
+            ZooError: if the file is missing, damaged, of another shape or holds NaN.
+        """
         path = self.path / part / f"{name}.npy"
         if not path.is_file():
             raise ZooError(f"{self.path} has no {what} of {name} ({part}/{name}.npy): prepare it first")

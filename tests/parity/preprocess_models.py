@@ -68,8 +68,8 @@ def kept(full: Tensor, golden: Arrays, name: str) -> Tensor:
 def check_parsing(case: Case) -> None:
     golden = case.golden
     network = loaded(BiSeNet, parsing_weights.convert(case.state_dict()))
-    image = golden["in.image"]
-    images = parsing.normalise(image[None].permute(0, 3, 1, 2) / 255.0)
+    pictures = golden["in.image"].view(-1, *golden["in.image"].shape[-3:])
+    images = parsing.normalise(pictures.permute(0, 3, 1, 2) / 255.0)
     with captured({"arm32": network.attend32, "avg": network.whole}) as found, torch.no_grad():
         fused, eighth, sixteenth = network.features(images)
     found |= {"avg": found["avg"].relu(), "ffm": fused, "cp8": eighth, "cp16": sixteenth}
@@ -83,8 +83,8 @@ def check_parsing(case: Case) -> None:
         golden.check(f"out.{name}", kept(output, golden, f"out.{name}"), strided=False)
     agreeing = kept(logits.argmax(1), golden, "out.labels") == golden["out.labels"]
     assert float(agreeing.double().mean()) > 0.999  # of two labels as likely rounding decides
-    if image.shape[:2] == (parsing.INPUT_SIZE, parsing.INPUT_SIZE):
-        whole = fold_batch_norms(network).labels(image[None])
+    if pictures.shape[1:3] == (parsing.INPUT_SIZE, parsing.INPUT_SIZE):
+        whole = fold_batch_norms(network).labels(pictures)
         assert float((kept(whole, golden, "out.labels") == golden["out.labels"]).double().mean()) > 0.999
 
 

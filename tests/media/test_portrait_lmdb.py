@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from portraitzoo.errors import MediaError, ZooError
+from portraitzoo.media import portrait_records
 from portraitzoo.media.images import encode_image
 from portraitzoo.media.portrait_lmdb import (
     ClipLMDB,
@@ -158,6 +159,49 @@ def test_older_messages_are_known_apart_and_read_as_clips(tmp_path: Path, layout
     assert_same(stored[0], replace(expected, segmentations=grey))
 
 
+def test_some_frames_are_those_of_the_whole_clip(tmp_path: Path) -> None:
+    whole, chosen = clip(3, frames=5), [4, 0, 4]
+    stored = ClipLMDB(write_clips(tmp_path, "VFHQ", SIDE, [whole]))
+    assert_same(stored.frames(0, chosen), ClipRecord(*(value[chosen] for value in vars(whole).values())))
+    still = ClipLMDB(write_portraits(tmp_path, "FFHQ", SIDE, [photo(1)]))
+    assert_same(still.frames(0, [0, 0]), ClipRecord(*(value[[0, 0]] for value in vars(still[0]).values())))
+
+
+@settings(max_examples=60, deadline=None)
+@given(place=st.integers(0, 60), value=st.integers(0, 255), end=st.integers(0, 1000))
+def test_a_message_reads_as_by_protobuf_or_is_damaged(place: int, value: int, end: int) -> None:
+    """Whatever happens to its bytes, of which only the first and the lengths among them matter here."""
+    contents = {"images": bytes(6), "segs": bytes(200), "labels": bytes(20), "mots": bytes(4)}
+    message = bytearray(Datum("Datum_ffhq", 2, 1, 1, contents).encode("it"))[:end]
+    if place < len(message):
+        message[place] = value
+    assert read_by_protobuf(bytes(message)) == read_by_hand(bytes(message))
+
+
+def read_by_protobuf(message: bytes) -> object:
+    from google.protobuf.message import DecodeError
+    from google.protobuf.unknown_fields import UnknownFieldSet
+
+    for layout in LAYOUTS:
+        try:
+            found = portrait_records._message_classes()[layout].FromString(message)
+        except DecodeError:
+            return None
+        present = {field.name: value for field, value in found.ListFields()}
+        if not len(UnknownFieldSet(found)) and found.HasField(LAYOUTS[layout][3]):
+            return layout, {"channels": 3, "height": 0, "width": 0, "num": 1} | present
+    return None
+
+
+def read_by_hand(message: bytes) -> object:
+    try:
+        found = Datum.decode(message, "it")
+    except MediaError:
+        return None
+    sizes = {key: getattr(found, key) for key in ("channels", "height", "width", "num")}
+    return found.layout, sizes | dict(found.contents)
+
+
 def datum(**changes: object) -> Datum:
     contents = {"images": bytes(2 * SIDE * SIDE * 3), "segs": bytes(2 * SIDE * SIDE * 3), "labels": bytes(8 * 437)}
     contents |= {key: value for key, value in changes.items() if key in ("images", "segs", "labels", "mots")}
@@ -189,6 +233,8 @@ def test_records_of_wrong_shapes_are_one_line(tmp_path: Path, wrong: Datum, said
     with pytest.raises(MediaError, match=said) as caught:
         stored[0]
     assert "\n" not in str(caught.value)
+    with pytest.raises(MediaError, match=said):
+        stored.frames(0, [0])
 
 
 def test_clips_are_no_photos(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ expression 100, neck and jaw 6, eyes 6) and, where it was computed, a motion emb
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,23 +78,29 @@ class _PortraitFolder:
         return self._count
 
     def _labels(self, index: int) -> Float[Tensor, "num 437"]:
-        return self._rows(self._datum(index), "labels", self._records.name(index))
+        return self._records.read(self._number(index), lambda datum: self._rows(datum, "labels", index))
 
-    def _read(self, index: int) -> ClipRecord:
-        datum, name = self._datum(index), self._records.name(index)
-        side = self.resolution
+    def _read(self, index: int, frames: Sequence[int] | None = None) -> ClipRecord:
+        return self._records.read(self._number(index), lambda datum: self._record(datum, index, frames))
+
+    def _record(self, datum: Datum, index: int, frames: Sequence[int] | None) -> ClipRecord:
+        name, side = self._records.name(index), self.resolution
         if (datum.height, datum.width) != (side, side):
             found = f"{datum.width}x{datum.height}"
             raise MediaError(f"{name} holds pictures of {found}, not {side}x{side} as its folder says")
-        images, segmentations = datum.pictures(name), datum.segmentations(name)
-        return ClipRecord(images, segmentations, self._rows(datum, "labels", name), self._rows(datum, "mots", name))
+        pictures, segmentations = datum.pictures(name, frames), datum.segmentations(name, frames)
+        labels, motions = self._rows(datum, "labels", index), self._rows(datum, "mots", index)
+        if frames is not None:
+            labels, motions = labels[list(frames)], motions[list(frames)]
+        return ClipRecord(pictures, segmentations, labels, motions)
 
-    def _datum(self, index: int) -> Datum:
+    def _number(self, index: int) -> int:
         if not 0 <= index < self._count:
             raise IndexError(f"there is no record {index} in {self.path}: it holds {self._count}")
-        return self._records.datum(index)
+        return index
 
-    def _rows(self, datum: Datum, key: str, name: str) -> Float[Tensor, "num numbers"]:
+    def _rows(self, datum: Datum, key: str, index: int) -> Float[Tensor, "num numbers"]:
+        name = self._records.name(index)
         what = {"labels": "labels", "mots": "motion embeddings"}[key]
         try:
             rows = torch.from_numpy(datum.numbers(key))
@@ -145,6 +151,10 @@ class ClipLMDB(_PortraitFolder):
     def __getitem__(self, index: int) -> ClipRecord:
         """A clip."""
         return self._read(index)
+
+    def frames(self, index: int, frames: Sequence[int]) -> ClipRecord:
+        """Some frames of a clip, in the order of ``frames``; of the others nothing but the numbers is read."""
+        return self._read(index, frames)
 
     def labels(self, index: int) -> Float[Tensor, "time 437"]:
         """The labels of a clip's frames, without its pictures."""

@@ -13,7 +13,7 @@ contents; the others have the number of pictures in field 4 and the contents aft
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any
@@ -29,6 +29,7 @@ from portraitzoo.extras import import_extra
 from portraitzoo.media.images import decode_image
 
 _SIZES = ("channels", "height", "width")
+_NUMBERS = (*_SIZES, "num")
 LAYOUTS: dict[str, tuple[str, ...]] = {
     "Datum_genhead": (*_SIZES, "images", "segs", "labels", "mots"),
     "Datum_ffhq": (*_SIZES, "num", "images", "segs", "labels", "mots"),
@@ -38,6 +39,10 @@ LAYOUTS: dict[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 """Messages and their fields, numbered from 1. A message belongs to the first whose fields hold all of its own."""
+
+# Protobuf's encoding: https://protobuf.dev/programming-guides/encoding
+_VARINT, _BYTES = 0, 2
+_LONGEST_VARINT = 10
 
 LARGEST = (1 << 31) - 1
 """Bytes that protobuf lets a message have."""
@@ -52,7 +57,8 @@ class Datum:
         height: of the pictures, pixels.
         width: of the pictures, pixels.
         num: number of pictures.
-        contents: bytes by the names of the fields; those that are absent are left out.
+        contents: bytes by the names of the fields; those that are absent are left out. Of a message that was read they
+            are parts of it, not copies, which hold as long as it does.
         channels: of the pictures.
     """
 
@@ -60,7 +66,7 @@ class Datum:
     height: int
     width: int
     num: int = 1
-    contents: Mapping[str, bytes] = field(default_factory=dict)
+    contents: Mapping[str, bytes | memoryview] = field(default_factory=dict)
     channels: int = 3
 
     def encode(self, name: str) -> bytes:
@@ -73,31 +79,32 @@ class Datum:
             raise MediaError(f"{name} would be larger than 2 GiB, which no record can be: take fewer or smaller frames")
         numbers = {"channels": self.channels, "height": self.height, "width": self.width, "num": self.num}
         known = {key: value for key, value in numbers.items() if key in LAYOUTS[self.layout]}
-        return _message_classes()[self.layout](**known, **self.contents).SerializeToString(deterministic=True)
+        contents = {key: bytes(value) for key, value in self.contents.items()}
+        return _message_classes()[self.layout](**known, **contents).SerializeToString(deterministic=True)
 
     @classmethod
     def decode(cls, message: bytes | memoryview, name: str) -> Datum:
-        """Read a message.
+        """Read a message: a clip is large, and often little of it is wanted, so nothing is copied.
 
         Raises:
             MediaError: if it is cut off or of no known layout; it is called ``name``.
-            ZooError: if the package protobuf is not installed.
         """
-        damaged = f"{name} is damaged or of another layout: copy it again"
-        errors = import_extra("google.protobuf.message", "lmdb")
-        unknown = import_extra("google.protobuf.unknown_fields", "lmdb")
+        try:
+            found = list(_message_fields(memoryview(message).cast("B")))
+        except (IndexError, ValueError) as error:
+            raise MediaError(f"{name} is damaged or of another layout: copy it again") from error
         for layout, fields in LAYOUTS.items():
-            try:
-                found = _message_classes()[layout].FromString(message)
-            except errors.DecodeError as error:
-                raise MediaError(damaged) from error
-            if len(unknown.UnknownFieldSet(found)) or not found.HasField(fields[3]):
+            keys = dict(enumerate(fields, start=1))
+            known = all(
+                number in keys and isinstance(value, int) == (keys[number] in _NUMBERS) for number, value in found
+            )
+            values = {keys[number]: value for number, value in found} if known else {}
+            if fields[3] not in values:
                 continue
-            present = [key for key in fields if found.HasField(key)]
-            contents = {key: getattr(found, key) for key in present if key not in (*_SIZES, "num")}
-            numbers = {key: getattr(found, key) for key in present if key not in contents}
+            contents = {key: value for key, value in values.items() if isinstance(value, memoryview)}
+            numbers = {key: value for key, value in values.items() if isinstance(value, int)}
             return cls(layout, **{"height": 0, "width": 0, **numbers}, contents=contents)
-        raise MediaError(damaged)
+        raise MediaError(f"{name} is damaged or of another layout: copy it again")
 
     @property
     def raw(self) -> bool:
@@ -105,38 +112,50 @@ class Datum:
         size = self.num * self.height * self.width * 3
         return self.layout != "Datum_genhead" and 0 < size == len(self.contents.get("images", b""))
 
-    def pictures(self, name: str) -> UInt8[Tensor, "time height width 3"]:
+    def pictures(self, name: str, frames: Sequence[int] | None = None) -> UInt8[Tensor, "time height width 3"]:
         """The pictures, RGB.
 
+        Args:
+            name: what errors call the record.
+            frames: which of them; None for all.
+
         Raises:
-            MediaError: if there are none, or they cannot be decoded; the record is called ``name``.
+            MediaError: if there are none, or they cannot be decoded.
         """
         if "images" not in self.contents:
             raise MediaError(f"{name} holds no image")
         if self.raw:
-            return _raw(self.contents["images"], self.num, self.height, self.width)
+            return self._raw_frames(self.contents["images"], frames)
         if self.num != 1:
             raise MediaError(f"{name} says that it holds {self.num} pictures, but its bytes are not theirs")
-        return self._decode(self.contents["images"], f"the image in {name}")[None]
+        picture = self._decode(self.contents["images"], f"the image in {name}")[None]
+        return picture if frames is None else picture[list(frames)]
 
-    def segmentations(self, name: str) -> UInt8[Tensor, "time height width 3"]:
+    def segmentations(self, name: str, frames: Sequence[int] | None = None) -> UInt8[Tensor, "time height width 3"]:
         """The masks of the foreground, white; in files of one channel that is repeated.
 
         The channels of an encoded mask are in OpenCV's order, as the authors read it: other than those of the image.
-
-        Raises:
-            MediaError: if there are none, or they cannot be decoded; the record is called ``name``.
+        Arguments and errors as of :meth:`pictures`.
         """
         content = self.contents.get("segs")
         if not content:
             raise MediaError(f"{name} holds no segmentation: write the set again with one")
         if not self.raw:
-            return self._decode(content, f"the segmentation in {name}").flip(-1)[None].contiguous()
+            mask = self._decode(content, f"the segmentation in {name}").flip(-1)[None].contiguous()
+            return mask if frames is None else mask[list(frames)]
         if len(content) * 3 not in (len(self.contents["images"]), len(self.contents["images"]) * 3):
             raise MediaError(f"the segmentations in {name} are of another size than its {self.num} pictures")
-        return _raw(content, self.num, self.height, self.width)
+        return self._raw_frames(content, frames)
 
-    def _decode(self, content: bytes, name: str) -> UInt8[Tensor, "height width 3"]:
+    def _raw_frames(
+        self, content: bytes | memoryview, frames: Sequence[int] | None
+    ) -> UInt8[Tensor, "time height width 3"]:
+        stored = np.frombuffer(content, np.uint8).reshape(self.num, self.height, self.width, -1)
+        chosen = torch.from_numpy(stored.copy() if frames is None else stored[list(frames)])
+        return chosen.expand(-1, -1, -1, 3).contiguous()
+
+    def _decode(self, content: bytes | memoryview, name: str) -> UInt8[Tensor, "height width 3"]:
+        content = bytes(content)
         size = _size(content)
         if size and size != (self.width, self.height):
             told = f"{self.width}x{self.height}"
@@ -166,9 +185,38 @@ def _size(content: bytes) -> tuple[int, int] | None:
         return None
 
 
-def _raw(content: bytes, num: int, height: int, width: int) -> UInt8[Tensor, "time height width 3"]:
-    frames = torch.from_numpy(np.frombuffer(content, np.uint8).copy()).view(num, height, width, -1)
-    return frames.expand(-1, -1, -1, 3).contiguous()
+def _message_fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """Fields of a protobuf message by their numbers, in its order: integers of 32 bits, and bytes.
+
+    Raises:
+        IndexError: if it ends too soon.
+        ValueError: if there are fields of other kinds.
+    """
+    place = 0
+    while place < len(message):
+        key, place = _varint(message, place)
+        value, place = _varint(message, place)
+        if key & 7 == _VARINT:
+            yield key >> 3, (value + (1 << 31)) % (1 << 32) - (1 << 31)
+            continue
+        if key & 7 != _BYTES:
+            raise ValueError(f"field {key >> 3} is neither a number nor bytes")
+        if value > len(message) - place:
+            raise IndexError(f"field {key >> 3} is cut off")
+        yield key >> 3, message[place : place + value]
+        place += value
+
+
+def _varint(message: memoryview, place: int) -> tuple[int, int]:
+    """An integer, seven bits a byte from the lowest on, and the place behind it."""
+    value = 0
+    for shift in range(0, _LONGEST_VARINT * 7, 7):
+        byte = message[place]
+        place += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, place
+    raise ValueError("an integer is too long")
 
 
 @functools.lru_cache(maxsize=1)
@@ -182,7 +230,7 @@ def _message_classes() -> dict[str, Any]:
     for name, fields in LAYOUTS.items():
         message = file.message_type.add(name=name)
         for number, key in enumerate(fields, start=1):
-            kind = kinds.TYPE_INT32 if key in (*_SIZES, "num") else kinds.TYPE_BYTES
+            kind = kinds.TYPE_INT32 if key in _NUMBERS else kinds.TYPE_BYTES
             message.field.add(name=key, number=number, type=kind, label=kinds.LABEL_OPTIONAL)
     pool = pools.DescriptorPool()
     pool.Add(file)

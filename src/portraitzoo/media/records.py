@@ -63,15 +63,15 @@ class RecordFile:
     @cached_property
     def moving(self) -> bool:
         """Whether the records are clips (many raw frames each) rather than single images."""
-        return len(self) > 0 and self.datum(0).raw
+        return len(self) > 0 and self.read(0, lambda datum: datum.raw)
 
-    def datum(self, number: int) -> Datum:
-        """A record as its message."""
-        return self._read(f"{number:08d}".encode(), lambda value: Datum.decode(value, self.name(number)))
+    def read(self, number: int, convert: Callable[[Datum], Value]) -> Value:
+        """What ``convert`` makes of a record's message; it may keep no part of that, which lies in LMDB's map."""
+        return self._read(f"{number:08d}".encode(), lambda value: convert(Datum.decode(value, self.name(number))))
 
     def frames(self, number: int) -> UInt8[Tensor, "time height width 3"]:
         """Pictures of a record, RGB."""
-        return self.datum(number).pictures(self.name(number))
+        return self.read(number, lambda datum: datum.pictures(self.name(number)))
 
     def name(self, number: int) -> str:
         """A record, for people."""

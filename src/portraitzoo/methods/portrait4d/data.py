@@ -98,26 +98,25 @@ class FramePairs(Dataset[FramePairBatch]):
 
     def __getitem__(self, key: tuple[int, int]) -> FramePairBatch:
         position, index = key
-        clip = self._read(index) if self._kept is None else self._kept[index]
-        frames = len(clip.images)
-        first, second = numpy_generator(self.seed, position).integers(frames, size=2).tolist()
-        pair = torch.tensor([first, second])
-        images = from_uint8(clip.images[pair])
-        mask = from_uint8(clip.segmentations[second][None])[0].mean(dim=0, keepdim=True)
-        labels, motions = clip.labels[pair], clip.motions[pair]
+        kept = None if self._kept is None else self._kept[index]
+        count = len(self.clips.labels(index) if kept is None else kept.images)
+        first, second = numpy_generator(self.seed, position).integers(count, size=2).tolist()
+        clip = self._read(index, (first, second)) if kept is None else kept
+        source, driving = (0, 1) if kept is None else (first, second)
         return FramePairBatch(
-            source=images[0],
-            driving=images[1],
-            mask=mask,
-            source_label=labels[0],
-            driving_label=labels[1],
-            source_motion=motions[0],
-            driving_motion=motions[1],
+            source=from_uint8(clip.images[source][None])[0],
+            driving=from_uint8(clip.images[driving][None])[0],
+            mask=from_uint8(clip.segmentations[driving][None])[0].mean(dim=0, keepdim=True),
+            source_label=clip.labels[source],
+            driving_label=clip.labels[driving],
+            source_motion=clip.motions[source],
+            driving_motion=clip.motions[driving],
             position=torch.tensor(position),
         )
 
-    def _read(self, index: int) -> ClipRecord:
-        clip = self.clips[index]
+    def _read(self, index: int, frames: tuple[int, int] | None = None) -> ClipRecord:
+        """A clip, or two frames of it, with the labels and motions that the network wants."""
+        clip = self.clips[index] if frames is None else self.clips.frames(index, frames)
         labels = clip.labels.clone()
         own = self.motion == "head"
         motions = FlameParameters.from_label(labels[:, CAMERA_SIZE:]).motion() if own else clip.motions[:, :EMBEDDING]
@@ -127,7 +126,8 @@ class FramePairs(Dataset[FramePairBatch]):
                 "parameters drive (motion: head)"
             )
         if self.rectify:
-            labels[:, NECK:JAW] = rectified_necks(labels[:, NECK:JAW])
+            necks = rectified_necks(self.clips.labels(index)[:, NECK:JAW])  # by those of all frames
+            labels[:, NECK:JAW] = necks if frames is None else necks[list(frames)]
         return ClipRecord(clip.images, clip.segmentations, labels, motions)
 
 

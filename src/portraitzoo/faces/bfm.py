@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from portraitzoo.errors import ZooError
 from portraitzoo.faces.coefficients import SIZES, FaceCoefficients
+from portraitzoo.faces.model_arrays import check_arrays
 from portraitzoo.faces.rotations import euler_rotation
 from portraitzoo.rendering.lighting import spherical_harmonics
 
@@ -70,19 +71,9 @@ class BfmArrays:
             "rings": (vertices, RING),
             "keypoints": (LANDMARKS,),
         }
-        for item in fields(self):
-            array = np.asarray(getattr(self, item.name))
-            if array.shape != shapes[item.name]:
-                raise ZooError(
-                    f"the face model's {item.name} is {list(array.shape)}, not {list(shapes[item.name])}: "
-                    "Deep3DFaceRecon's form of the Basel face model is wanted"
-                )
-            if array.dtype.kind in "iu":
-                limit = faces + 1 if item.name == "rings" else vertices
-                if array.size and not 0 <= int(array.min()) <= int(array.max()) < limit:
-                    raise ZooError(f"the face model's {item.name} counts beyond the {limit - 1} that there are")
-            elif array.dtype.kind != "f" or not np.isfinite(array).all():
-                raise ZooError(f"the face model's {item.name} holds something that is no number")
+        arrays = {item.name: getattr(self, item.name) for item in fields(self)}
+        limits = {"triangles": vertices, "rings": faces + 1, "keypoints": vertices}
+        check_arrays("face model", "Deep3DFaceRecon's form of the Basel face model is wanted", arrays, shapes, limits)
 
 
 class BaselFace(nn.Module):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from jaxtyping import Float, Int
 
-from portraitzoo.errors import ZooError
+from portraitzoo.faces.model_arrays import check_arrays
 
 NUM_SHAPE, NUM_EXPRESSION, NUM_JOINTS = 300, 100, 5
 CONTOUR_ROWS, CONTOUR_POINTS, STATIC_LANDMARKS, LANDMARKS = 79, 17, 53, 70
@@ -94,19 +94,12 @@ class FlameArrays:
             "coarse_faces": (coarse_triangles, 3),
             "coarse_regions": (coarse_triangles, REGION_SIZE),
         }
-        below = dict.fromkeys(("static_faces", "contour_faces", "full_faces"), triangles)
-        below |= {"coarse_faces": coarse, "rings": vertices + 1, "coarse_regions": vertices + 1}
-        for item in fields(self):
-            array = np.asarray(getattr(self, item.name))
-            shape = expected.get(item.name, (array.size,))
-            if array.shape != shape:
-                raise ZooError(f"the head model's {item.name} is {list(array.shape)}, not {list(shape)}: {_VERSION}")
-            if array.dtype.kind in "iu":
-                limit = below.get(item.name, vertices)
-                if array.size and not 0 <= int(array.min()) <= int(array.max()) < limit:
-                    raise ZooError(f"the head model's {item.name} counts beyond the {limit - 1} that there are")
-            elif array.dtype.kind != "f" or not np.isfinite(array).all():
-                raise ZooError(f"the head model's {item.name} holds something that is no number")
+        arrays = {item.name: getattr(self, item.name) for item in fields(self)}
+        limits = dict.fromkeys(arrays, vertices) | dict.fromkeys(
+            ("static_faces", "contour_faces", "full_faces"), triangles
+        )
+        limits |= {"coarse_faces": coarse, "rings": vertices + 1, "coarse_regions": vertices + 1}
+        check_arrays("head model", _VERSION, arrays, expected, limits)
 
 
 _VERSION = "FLAME 2020 with 300 shape and 100 expression directions is wanted"

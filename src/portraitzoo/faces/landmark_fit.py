@@ -365,7 +365,8 @@ def _descend(
         if on_step:
             on_step(step)
         adam.zero_grad()
-        found = loss(*values)
+        with torch.enable_grad():
+            found = loss(*values)
         found.backward()
         with torch.no_grad():
             losses[step] = found

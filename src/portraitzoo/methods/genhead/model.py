@@ -260,7 +260,7 @@ class GenHead(
         flame: FlameParameters | None = None,
         shapes: str | Path | None = None,
         resolution: int = 128,
-        level: float = 10.0,
+        level: float | None = None,
         truncation_psi: float = TRUNCATION_PSI,
         truncation_cutoff: int | None = TRUNCATION_CUTOFF,
     ) -> Mesh:
@@ -276,7 +276,7 @@ class GenHead(
             flame: as in :meth:`sample`.
             shapes: as in :meth:`identity`.
             resolution: samples along each side of the volume.
-            level: raw density (before softplus) of the surface.
+            level: raw density (before softplus) of the surface; None takes the configuration's.
             truncation_psi: as in :meth:`sample`.
             truncation_cutoff: as in :meth:`sample`.
 
@@ -301,6 +301,7 @@ class GenHead(
         def color(points: Float[Tensor, "points 3"]) -> Float[Tensor, "points 3"]:
             return field.around(head, points.to(self.device))[1][:, :3].clamp(0, 1).cpu()
 
+        level = self.config.surface_level if level is None else level
         return extract_mesh(density, side=FIELD_SIDE, resolution=resolution, level=level, color=color)
 
     def _check(self, num_frames: int, maps: Collection[str], render_resolution: int | None) -> None:

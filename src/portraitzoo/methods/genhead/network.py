@@ -65,6 +65,7 @@ class GenHeadConfig:
         samples: coarse samples per ray, and as many importance samples.
         box_warp: side of the cube that the tri-planes cover and rays are sampled in.
         render_resolution: side of the volume-rendered image unless told otherwise; no weight depends on it.
+        surface_level: raw density (before softplus) of meshes unless told otherwise.
         random_shapes: identity coefficients that are not 0 where shapes are drawn,
         shape_spread: and their standard deviation; how it is in the data depends on the head and on the fits.
         head: sizes of the FLAME head.
@@ -89,6 +90,7 @@ class GenHeadConfig:
     samples: int = 48
     box_warp: float = 1.3
     render_resolution: int = 64
+    surface_level: float = 10.0
     random_shapes: int = 60
     shape_spread: float = 0.6
     head: HeadSizes = field(default_factory=HeadSizes)

@@ -48,6 +48,7 @@ class Portrait4DConfig:
         importance_samples: importance samples per ray.
         box_warp: side of the cube that planes cover and rays cross, world units.
         render_resolution: side of the volume-rendered image unless told otherwise; no weight depends on it.
+        surface_level: raw density (before softplus) of meshes unless told otherwise; the authors take 25.
         head: sizes of the parametric head, whose tables come with the weights.
     """
 
@@ -86,6 +87,7 @@ class Portrait4DConfig:
     importance_samples: int = 48
     box_warp: float = 1.3
     render_resolution: int = 128
+    surface_level: float = 25.0
     head: HeadSizes = field(default_factory=HeadSizes)
 
     def __post_init__(self) -> None:

@@ -18,7 +18,7 @@ from portraitzoo.methods.portrait4d.folders import IMAGES, LabelKind, PreparedFo
 from portraitzoo.methods.portrait4d.network import Portrait4DOutput, Reconstructor
 from portraitzoo.methods.portrait4d.prepared import Frames, Portrait, without_turn
 from portraitzoo.methods.portrait4d.raw import RawFootage, is_raw
-from portraitzoo.methods.portrait4d.session import SURFACE_LEVEL, Background, Session
+from portraitzoo.methods.portrait4d.session import Background, Session
 from portraitzoo.methods.portrait4d.sources import FaceSource, OnBadFrame, check_on_bad_frame
 from portraitzoo.methods.portrait4d.views import view
 from portraitzoo.rendering.cameras import Camera
@@ -256,7 +256,7 @@ class Portrait4D(
         motion_scale: float | None = None,
         parameters: LabelKind | None = None,
         resolution: int = 128,
-        level: float = SURFACE_LEVEL,
+        level: float | None = None,
     ) -> Mesh:
         """Surface of the head, by marching cubes over the density, coloured per vertex.
 
@@ -268,7 +268,7 @@ class Portrait4D(
             motion_scale: factor of what motions contribute; None for 1, or 0 of a static network.
             parameters: as in :meth:`animate`.
             resolution: samples along each side of the volume.
-            level: raw density (before softplus) of the surface; the authors take 25.
+            level: raw density (before softplus) of the surface; None takes the configuration's (the authors': 25).
 
         Raises:
             ZooError: as :meth:`animate`, or if no surface of that level exists; the message gives the range of

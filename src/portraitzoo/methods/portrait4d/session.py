@@ -30,8 +30,6 @@ Background = Literal["keep", "white", "none"]
 BACKGROUNDS = ("keep", "white", "none")
 AHEAD = 2
 """Frames that tracking may be ahead of the network."""
-SURFACE_LEVEL = 25.0
-"""Raw density of the authors' meshes."""
 MIDDLE = 0.5  # of its interval, where training has a coarse sample on average
 
 Item = TypeVar("Item")
@@ -212,7 +210,7 @@ class Session:
 
     @torch.inference_mode()
     def surface(
-        self, planes: Tensor, field: NeckField | None, *, resolution: int = 128, level: float = SURFACE_LEVEL
+        self, planes: Tensor, field: NeckField | None, *, resolution: int = 128, level: float | None = None
     ) -> Mesh:
         """Surface of one head, by marching cubes over the density, coloured per vertex.
 
@@ -220,7 +218,7 @@ class Session:
             planes: tri-planes of one frame, from :meth:`space`.
             field: that straightens its neck.
             resolution: samples along each side of the volume.
-            level: raw density (before softplus) of the surface; the authors take 25.
+            level: raw density (before softplus) of the surface; None takes the configuration's.
 
         Raises:
             ZooError: if no surface of that level exists; the message gives the range of densities.
@@ -233,7 +231,7 @@ class Session:
             lambda points: look(points)[0][0, :, 0].cpu(),
             side=self.config.box_warp,
             resolution=resolution,
-            level=level,
+            level=self.config.surface_level if level is None else level,
             color=lambda points: look(points)[1][0, :, :3].clamp(0, 1).cpu(),
         )
 

@@ -81,7 +81,7 @@ def fresh(seed: int = 0) -> Portrait4D:
 def as_converted(seed: int = 1) -> Portrait4D:
     """A model with everything that a checkpoint cannot tell at its default, as conversion leaves it."""
     model, default = fresh(seed), Portrait4DConfig()
-    untold = ("atrous_rates", "canonical_heads", "plane_heads", "render_resolution")
+    untold = ("atrous_rates", "canonical_heads", "plane_heads", "render_resolution", "surface_level")
     model.config = replace(model.config, **{name: getattr(default, name) for name in untold})
     return model
 

@@ -78,6 +78,7 @@ def _strips_pay_off(query: Tensor, key: Tensor) -> bool:
         and query.device.type == "cpu"
         and query.dtype == torch.float32
         and torch.backends.mkldnn.is_available()
+        and not torch.compiler.is_compiling()  # compiled code has no matrices of oneDNN's own
         and query.shape[-2] * key.shape[-2] >= MANY_PAIRS
     )
 

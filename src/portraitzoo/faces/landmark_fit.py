@@ -4,9 +4,8 @@ Stage 1 moves the head to where its landmarks are seen; stage 2 changes shape, e
 skin elsewhere stay close to the start. The head's turn and its jaw stay as they are. Any :class:`FLAME` will do, with
 FLAME's data or the free head's.
 
-Only what the losses see is computed. A step's penalty on the moved surface is an exact quadratic form of the change of
-the coefficients wherever the eyes do not move the skin, for the jaw stays; the other vertices, and those under the
-landmarks, are computed one by one.
+Only what the losses see is computed: the vertices under the landmarks one by one, and the penalty on the moved surface
+as an exact form of the change of the coefficients (:mod:`~portraitzoo.faces.landmark_surface`).
 """
 
 from __future__ import annotations
@@ -20,11 +19,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from portraitzoo.errors import ZooError
-from portraitzoo.faces.flame import FLAME, JAW, LEFT_EYE, RIGHT_EYE
+from portraitzoo.faces.flame import FLAME
 from portraitzoo.faces.flame_arrays import NUM_EXPRESSION, NUM_SHAPE
 from portraitzoo.faces.flame_head import FlameHead
 from portraitzoo.faces.flame_parameters import FlameParameters
 from portraitzoo.faces.landmark_loss import IMAGE_SIZE, POINTS, LandmarkLoss
+from portraitzoo.faces.landmark_surface import FEATURES, Skin, SurfaceForm
 from portraitzoo.faces.rotations import rotation_matrix
 from portraitzoo.faces.tracked_camera import FOCAL, tracked_camera
 
@@ -40,7 +40,6 @@ FLAME_LIDS: dict[int, tuple[int, ...]] = {
 }
 """Vertices of FLAME's lids (or two to take the middle of) that stand for landmarks better than its own table does."""
 _FLAME_VERTICES = 5023
-FEATURES = 9  # of a joint: the entries of its R - I
 _REST = [NUM_EXPRESSION, 3, 3]  # expression, eyes and translation are optimised as one tensor
 _START_DEPTH = -3 / (math.tan(math.radians(6)) * 6.2189)
 
@@ -134,13 +133,12 @@ class LandmarkFit:
             table[landmark, list(vertices)] = 1 / len(vertices)
         held = torch.ones(count, dtype=torch.bool, device=device)
         held[lids.to(device)] = False
-        by_eyes = (flame.lbs_weights[:, [LEFT_EYE, RIGHT_EYE]] != 0).any(1)
         seen = table.any(0).nonzero()[:, 0]
         self._table = table[:, seen]
         self._held = int(held.sum())
-        self._face = _Skin(flame, seen)
-        self._near = _Skin(flame, torch.cat([seen, (held & by_eyes).nonzero()[:, 0]]))
-        self._still = _SurfaceForm(flame, (held & ~by_eyes).nonzero()[:, 0])
+        self._surface = SurfaceForm(flame, held)
+        self._face = Skin(flame, seen)
+        self._near = Skin(flame, torch.cat([seen, (held & ~self._surface.covered).nonzero()[:, 0]]))
 
     @classmethod
     def of_head(cls, head: FlameHead) -> LandmarkFit:
@@ -216,68 +214,6 @@ class LandmarkFit:
         return (self._table @ self._face.posed(face + offsets, turns)) @ rotation_matrix(pose[:, :3]).mT
 
 
-class _Skin:
-    """Some vertices of a head whose neck is straight, as functions of shape, expression, jaw and eyes.
-
-    In terms of the model: v = x + sum_j w_j (R_j - I)(x - J_j) over jaw and eyes, which turn alike. At rest, vertices x
-    and joints J are linear in the coefficients and, as far as correctives go, in the entries of the eyes' R - I.
-    """
-
-    def __init__(self, flame: FLAME, vertices: Int[Tensor, " some"]) -> None:
-        joints = [JAW, LEFT_EYE, RIGHT_EYE]
-        regressor, basis = flame.J_regressor[joints].float(), flame.shapedirs.float()
-        moved = torch.cat([basis[vertices], torch.einsum("jv,vcs->jcs", regressor, basis)]).flatten(0, 1).T
-        correctives = flame.posedirs.float().unflatten(1, (-1, 3))[:, vertices]
-        # The joints, which come after the vertices, have no correctives.
-        _, jaw, left, right = torch.nn.functional.pad(correctives, (0, 0, 0, len(joints))).flatten(1).split(FEATURES)
-        self.count, self.jaw_correctives = len(vertices), jaw
-        self.basis = torch.cat([moved, left + right])
-        self.template = torch.cat([flame.v_template[vertices].float(), regressor @ flame.v_template.float()]).flatten()
-        weights = flame.lbs_weights[vertices].float()[:, joints]
-        self.shares = torch.stack([weights[:, 0], weights[:, 1] + weights[:, 2]], dim=1)[..., None]
-        by_joint = torch.stack([weights * weights.new_tensor(kept) for kept in ([1, 0, 0], [0, 1, 1])], dim=1)
-        self.pivots = by_joint.flatten(0, 1)
-
-    def rest(self, coefficients: Float[Tensor, "batch 400"]) -> Float[Tensor, "batch some_and_joints 3"]:
-        """Vertices, then jaw and eye joints, before anything turns."""
-        return torch.addmm(self.template, coefficients, self.basis[:-FEATURES]).unflatten(1, (-1, 3))
-
-    def posed(
-        self, rest: Float[Tensor, "batch some_and_joints 3"], turns: Float[Tensor, "batch 6 3"]
-    ) -> Float[Tensor, "batch some 3"]:
-        """Vertices turned by R - I of the jaw and of the eyes (transposed, one above the other).
-
-        Being linear, it also turns the differences of two heads in the same pose.
-        """
-        vertices, joints = rest[:, : self.count], rest[:, self.count :]
-        pivots = (self.pivots @ joints).unflatten(1, (-1, 2))
-        arms = torch.addcmul(-pivots, self.shares, vertices[:, :, None])
-        return torch.baddbmm(vertices, arms.flatten(2), turns)
-
-
-class _SurfaceForm:
-    """How far changes of the coefficients move vertices that the eyes do not move: sum |d + Q e|^2 with Q the jaw's
-    R - I, d the offsets at rest and e = w (d - d_J) those relative to the jaw joint, w the vertices' shares of it.
-    """
-
-    def __init__(self, flame: FLAME, vertices: Int[Tensor, " some"]) -> None:
-        basis, share = flame.shapedirs.float(), flame.lbs_weights[:, JAW].float()
-        rest = basis[vertices].flatten(0, 1)
-        self.at_rest = rest.T @ rest
-        by_jaw = vertices[share[vertices] != 0]
-        joint = torch.einsum("v,vcs->cs", flame.J_regressor[JAW].float(), basis)
-        rest = basis[by_jaw].movedim(1, 0)
-        arms = (share[by_jaw, None, None] * (basis[by_jaw] - joint)).movedim(1, 0)
-        mixed = rest[:, None].mT @ arms
-        self.mixed = (mixed + mixed.mT).flatten(0, 1).flatten(1)
-        self.turned = (arms[:, None].mT @ arms).flatten(0, 1).flatten(1)
-
-    def __call__(self, jaw: Float[Tensor, "batch 3 3"]) -> Float[Tensor, "batch 400 400"]:
-        """Symmetric matrices of the forms for jaws that are turned by R - I (transposed)."""
-        changed = jaw.mT.flatten(1) @ self.mixed + (jaw @ jaw.mT).flatten(1) @ self.turned
-        return self.at_rest + changed.unflatten(1, self.at_rest.shape)
-
-
 class _Task:
     """The losses of one batch of faces."""
 
@@ -295,35 +231,33 @@ class _Task:
         self.per_vertex = settings.surface / (3 * fit._held * self.batch)
         sizes = [settings.shape] * NUM_SHAPE + [settings.expression] * NUM_EXPRESSION + [settings.gaze] * 3 + [0] * 3
         self.prices = shape.new_tensor(sizes) / self.batch
-        self.form = fit._still(self.jaw)
-
-    def points(
-        self, coefficients: Float[Tensor, "batch 400"], eye: Float[Tensor, "batch 3"]
-    ) -> tuple[Float[Tensor, "batch 70 3"], Float[Tensor, ""]]:
-        """Landmarks of the turned head, and the sum of the squared offsets of the vertices that the eyes move."""
-        near, eyes = self.near, _turn(eye)
-        # Correctives pass no gradient to the pose, as in the model itself.
-        features = eyes.detach().mT.flatten(1)
-        turns = torch.cat([self.jaw, eyes], dim=1)
-        rest = torch.addmm(self.constant, torch.cat([coefficients, features], dim=1), near.basis)
-        vertices = near.posed(rest.unflatten(1, (-1, 3)), turns)
-        with torch.no_grad():
-            before = torch.addmm(self.origin, features, near.basis[-FEATURES:]).unflatten(1, (-1, 3))
-            before = near.posed(before, turns)
-        seen = self.table.shape[1]
-        moved = (vertices[:, seen:] - before[:, seen:]).square().sum()
-        return (self.table @ vertices[:, :seen]) @ self.head, moved
+        self.surface, self.form = fit._surface, fit._surface.of_jaws(self.jaw)
+        self.features = torch.cat([torch.ones(self.batch, 1).to(shape), self.jaw.mT.flatten(1)], dim=1)
 
     def fitting(self, shape: Tensor, rest: Tensor) -> Float[Tensor, ""]:
         """The loss of stage 2."""
         change = torch.cat([(shape - self.begin_shape).expand(self.batch, -1), rest - self.begin_rest], dim=1)
         moving, eye, place = change.split([NUM_SHAPE + NUM_EXPRESSION, 3, 3], dim=1)
-        points, moved = self.points(self.coefficients + moving, eye)
+        coefficients, eyes, near = self.coefficients + moving, _turn(eye), self.near
+        # Correctives pass no gradient to the pose, as in the model itself.
+        features = eyes.detach().mT.flatten(1)
+        turns = torch.cat([self.jaw, eyes], dim=1)
+        skin = torch.addmm(self.constant, torch.cat([coefficients, features], dim=1), near.basis)
+        vertices = near.posed(skin.unflatten(1, (-1, 3)), turns)
+        seen = self.table.shape[1]
+        points = seen_at((self.table @ vertices[:, :seen]) @ self.head, place)
+
         # Written so that the gradient needs no second pass over the form, which is symmetric.
         slope = (self.form @ moving.detach()[..., None])[..., 0]
-        moved = moved + (slope * (2 * moving - moving.detach())).sum()
+        moved = (slope * (2 * moving - moving.detach())).sum()
+        moved = moved + self.surface.of_eyes(moving, eyes, torch.cat([coefficients, self.features, features], dim=1))
+        if near.count > seen:
+            with torch.no_grad():
+                before = torch.addmm(self.origin, features, near.basis[-FEATURES:]).unflatten(1, (-1, 3))
+                before = near.posed(before, turns)
+            moved = moved + (vertices[:, seen:] - before[:, seen:]).square().sum()
         absolute = (change.abs() @ self.prices).sum()
-        return self.loss.fitting(seen_at(points, place)) + self.per_vertex * moved + absolute
+        return self.loss.fitting(points) + self.per_vertex * moved + absolute
 
 
 def seen_at(points: Float[Tensor, "batch 70 3"], place: Float[Tensor, "batch 3"]) -> Float[Tensor, "batch 70 2"]:

@@ -14,10 +14,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from portraitzoo.errors import ZooError
+from portraitzoo.faces.boxes import corners, cut
 from portraitzoo.faces.hourglass import HierarchicalBlock, Hourglass
 from portraitzoo.layers.conv_norm import ConvNorm
-from portraitzoo.media.images import check_image
 
 INPUT_SIZE = 256
 CELL = 4
@@ -28,8 +27,6 @@ _BOX_SIZE = 192.0
 """Width and height together of a box whose window has the scale 1. The package face-alignment has 195 here."""
 _UP = 0.12
 """How far the window's centre lies above that of the box, in heights of the box."""
-_LARGEST = 4
-"""Windows are at most this many times as wide as the picture's longer side: a guard of memory."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +48,8 @@ class FaceWindow:
         Raises:
             ZooError: if the box is not four finite numbers, or empty.
         """
-        if box.shape != (4,) or not torch.isfinite(box).all():
-            raise ZooError(f"the box of a face is four numbers x1, y1, x2, y2, not {box.tolist()}")
-        left, top, right, bottom = (float(value) for value in box)
+        left, top, right, bottom = corners(box)
         width, height = right - left, bottom - top
-        if width <= 0 or height <= 0:
-            raise ZooError(f"the box of a face is empty: from ({left:g}, {top:g}) to ({right:g}, {bottom:g})")
         return cls(((left + right) / 2, (top + bottom) / 2 - _UP * height), (width + height) / _BOX_SIZE)
 
     @property
@@ -80,19 +73,8 @@ class FaceWindow:
         Raises:
             ZooError: for what is no picture, and for a window beside it or much smaller or larger.
         """
-        check_image(image)
-        height, width = image.shape[:2]
-        if self.side > _LARGEST * max(height, width):
-            raise ZooError(f"the box of the face is far larger than the picture of {width} x {height} pixels")
-        corners = self.pixels(torch.tensor([[1.0, 1.0], [INPUT_SIZE, INPUT_SIZE]]), INPUT_SIZE)
-        left, top, right, bottom = (int(value) for value in corners.flatten().tolist())
-        if right <= 0 or bottom <= 0 or left >= width or top >= height:
-            raise ZooError(f"the box of the face lies beside the picture of {width} x {height} pixels")
-        if right <= left or bottom <= top:
-            raise ZooError(f"the face is too small: {self.side:.2g} pixels with its surroundings")
-        inside = image[max(top, 0) : bottom, max(left, 0) : right].permute(2, 0, 1).cpu()
-        beyond = (max(-left, 0), max(right - width, 0), max(-top, 0), max(bottom - height, 0))
-        window = F.pad(inside, beyond).permute(1, 2, 0).contiguous()
+        ends = self.pixels(torch.tensor([[1.0, 1.0], [INPUT_SIZE, INPUT_SIZE]]), INPUT_SIZE)
+        window = cut(image, ends.flatten())[0].cpu().contiguous()
         return torch.from_numpy(cv2.resize(window.numpy(), (INPUT_SIZE, INPUT_SIZE), interpolation=cv2.INTER_LINEAR))
 
 

@@ -245,10 +245,10 @@ class _Task:
         skin = torch.addmm(self.constant, torch.cat([coefficients, features], dim=1), near.basis)
         vertices = near.posed(skin.unflatten(1, (-1, 3)), turns)
         seen = self.table.shape[1]
-        points = seen_at((self.table @ vertices[:, :seen]) @ self.head, place)
+        points = seen_at(torch.einsum("lv,bvc->blc", self.table, vertices[:, :seen]) @ self.head, place)
 
         # Written so that the gradient needs no second pass over the form, which is symmetric.
-        slope = (self.form @ moving.detach()[..., None])[..., 0]
+        slope = (moving.detach()[:, None] @ self.form)[:, 0]
         moved = (slope * (2 * moving - moving.detach())).sum()
         moved = moved + self.surface.of_eyes(moving, eyes, torch.cat([coefficients, self.features, features], dim=1))
         if near.count > seen:

@@ -135,7 +135,7 @@ class SurfaceForm:
         pivot, moved = (change @ self.moments).unflatten(1, (2, 2, 3)).unbind(2)
         value = 2 * (pivot * (moved @ rotation.mT)).sum()
         with torch.no_grad():
-            twist = ((change @ self.twists).unflatten(1, (3, -1)) @ state[..., None])[..., 0]
+            twist = ((change @ self.twists).unflatten(1, (3, -1)) * state[:, None]).sum(2)
             x, y, z = twist.unbind(1)
             zero = torch.zeros_like(x)
             # Only the antisymmetric half of sum s g^T does work on a rotation; its other half cancels.

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import torch
 from preprocess_standins import basel, flame, sizes
-from reference import Arrays, Case, assert_close, captured, reference_folder, state_dict
+from reference import Arrays, Case, assert_close, captured, reference_folder, state_dict, strided_like
 from torch import Tensor, nn
 
 from portraitzoo.faces import parsing
@@ -13,6 +13,7 @@ from portraitzoo.faces.alignment import five_of_68
 from portraitzoo.faces.bfm import IMAGE_SIZE as COEFFICIENT_SIZE
 from portraitzoo.faces.bfm import BaselFace, in_camera, project
 from portraitzoo.faces.bfm_to_flame import BfmToFlame, flame_label, flame_turn
+from portraitzoo.faces.box_regressor import box_crop
 from portraitzoo.faces.coefficients import SIZES, FaceCoefficients
 from portraitzoo.faces.copo_alignment import (
     SIZE,
@@ -31,15 +32,18 @@ from portraitzoo.faces.one_euro import CROP_SCALE, CROP_TRANSLATION, OneEuro
 from portraitzoo.faces.parsing import BiSeNet
 from portraitzoo.faces.rotations import euler_rotation, rotation_matrix
 from portraitzoo.faces.similarity import fit_similarity, warp
+from portraitzoo.faces.skin_mask import skin_mask
 from portraitzoo.faces.tracked_camera import intrinsics
 from portraitzoo.hub.conversion import Conversion
 from portraitzoo.hub.faces import bfm_to_flame as mapper_weights
 from portraitzoo.hub.faces import parsing as parsing_weights
+from portraitzoo.hub.faces.box_regressor import box_regressor
 from portraitzoo.layers.conv_norm import fold_batch_norms
 from portraitzoo.media.images import from_uint8
 from portraitzoo.methods.portrait4d.objective import FACE_TEMPLATE, face_matrix, y_down
 
 FUNCTION = 1e-5
+BOX_PARTLY_OUTSIDE = (-40.0, -20.0, 80.0, 100.0)  # of bbreg.crop_out, which the notes do not keep
 
 
 def loaded(network: Callable[..., nn.Module], conversion: Conversion) -> nn.Module:
@@ -179,6 +183,15 @@ def check_copo(arrays: Arrays, case: str) -> None:
     arrays.check(f"{case}.aligned", align_photo(photo, matrix)[:, :, ::8, ::8], 1e-4)
 
 
+def check_grey_levels(arrays: Arrays, name: str, picture: Tensor) -> None:
+    """Compare 8 bits that were interpolated: where a value is halfway between two, the last bit of its weights decides,
+    which the reference had in float32. So single pixels may be one level off, and no more than one in a thousand.
+    """
+    arrays.check(name, picture, 1.01 / float(arrays[name].max()))
+    agreeing = strided_like(picture, arrays[name].shape) == arrays[name]
+    assert float(agreeing.double().mean()) > 0.999, f"{arrays.case}/{name}: not the same picture"
+
+
 def check_copo_crop(arrays: Arrays) -> None:
     for name in arrays.keys("case"):
         if name.endswith(".image"):
@@ -198,8 +211,16 @@ def check_copo_crop(arrays: Arrays) -> None:
     arrays.check("motion.crop", crop_face(from_uint8(photo[None]), landmarks)[:, :, ::2, ::2], 1e-4)
     arrays.check("motion.M_arcface70", face_matrix(arrays["motion.lm70"], SIZE), FUNCTION)
 
-    # Deep3DFaceRecon's skin mask and box regressor, which neither of its users calls and this package does not have.
-    arrays.read.update(arrays.keys("skin.") + arrays.keys("bbreg."))
+    arrays.check("skin.mask", skin_mask(arrays["skin.image_bgr"].flip(-1)[None])[0], FUNCTION)
+
+    regressor = box_regressor({name: arrays[f"bbreg.{name}"].numpy() for name in ("W1", "B1", "W2", "B2")})
+    boxes = regressor(arrays["bbreg.five"])
+    arrays.check("bbreg.box", torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1), FUNCTION)
+    image, first, size = arrays["bbreg.crop_image"], *arrays["bbreg.crop_box"].double().split(2)
+    crop = box_crop(image, torch.cat([first, first + size]))
+    arrays.check("bbreg.crop_scale", torch.tensor(crop.scale, dtype=torch.float64), FUNCTION)
+    check_grey_levels(arrays, "bbreg.crop", crop.image)
+    check_grey_levels(arrays, "bbreg.crop_out", box_crop(image, torch.tensor(BOX_PARTLY_OUTSIDE)).image)
 
 
 NETWORKS: dict[str, Callable[[Case], None]] = {"bfm2flame_mlp": check_mapper, "bisenet_face_parsing": check_parsing}

@@ -2,22 +2,20 @@
 
 Deep3DFaceRecon's scripts make ``BFM_model_front.mat`` of the Basel face model 2009 (registration, research only). It is
 looked for in the folder named by the environment variable ``PORTRAITZOO_BFM``, else in ``bfm`` below the cache, at any
-depth. A .mat file holds numbers; nothing in it is executed.
+depth.
 """
 
 from __future__ import annotations
 
 import os
-import zlib
 from pathlib import Path
 
 import numpy as np
-from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
 
 from portraitzoo.errors import CheckpointError, ZooError
 from portraitzoo.faces.bfm import BaselFace, BfmArrays, Centring
 from portraitzoo.hub.cache import cache_root
+from portraitzoo.hub.matlab_files import read_matlab
 
 VARIABLE = "PORTRAITZOO_BFM"
 MODEL = "BFM_model_front.mat"
@@ -35,7 +33,6 @@ NAMES = {
 }
 """Our names of the arrays, and the file's."""
 _INDICES = ("triangles", "rings", "keypoints")
-_DAMAGE = (MatReadError, ValueError, TypeError, KeyError, IndexError, EOFError, MemoryError, NotImplementedError)
 
 
 def bfm_folder() -> Path:
@@ -70,19 +67,8 @@ def read_bfm(path: str | Path) -> BfmArrays:
     Raises:
         ZooError: in one line, if it is no such file.
     """
-    try:
-        content = loadmat(path, variable_names=list(NAMES.values()))
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
-    except (*_DAMAGE, zlib.error) as error:
-        told = " ".join(str(error).split())[:120] or type(error).__name__
-        raise CheckpointError(f"cannot read {path}: it is damaged, or no MATLAB file ({told})") from error
-    arrays: dict[str, np.ndarray] = {}
-    for ours, name in NAMES.items():
-        value = content.get(name)
-        if not isinstance(value, np.ndarray) or value.dtype.kind not in "iuf":
-            raise CheckpointError(f"{path} lacks '{name}': it is not Deep3DFaceRecon's form of the Basel face model")
-        arrays[ours] = value
+    found = read_matlab(path, NAMES.values(), "Deep3DFaceRecon's form of the Basel face model")
+    arrays = {ours: found[name] for ours, name in NAMES.items()}
     for name in _INDICES:
         arrays[name] = arrays[name].astype(np.int64) - 1
     arrays["keypoints"] = arrays["keypoints"].reshape(-1)

@@ -128,7 +128,7 @@ def short_label(folders: tuple[Path, Path, Path]) -> None:
 @pytest.mark.parametrize(
     ("spoil", "arguments", "told"),
     [
-        (no_parameters, [], "no head parameters (flame_optim_params/*.npy)"),
+        (no_parameters, [], "no head parameters (flame_optim_params/*.npy or bfm2flame_params_simplified/*.npy)"),
         (missing_frame, [], "no head parameters of 00001"),
         (not_a_number, [], "motion_feats/00001.npy holds NaN"),
         (short_label, [], "00001.npy holds float64 [436], not [437] numbers"),

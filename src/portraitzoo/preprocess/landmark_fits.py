@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 
 from portraitzoo.errors import MediaError, ZooError
 from portraitzoo.faces.flame_parameters import FlameParameters
-from portraitzoo.faces.landmark_fit import FitSettings, LandmarkFit
+from portraitzoo.faces.landmark_fit import FROM_SCRATCH, FitSettings, LandmarkFit
 from portraitzoo.faces.landmark_loss import fit_target
 from portraitzoo.files import replacing
 from portraitzoo.hub.loading import best_device
@@ -26,8 +27,9 @@ def fit_portraits(
     head: HeadSource = "flame",
     one_person: bool = False,
     batch_size: int = 100,
-    placing_steps: int = 1500,
-    fitting_steps: int = 3000,
+    placing_steps: int | None = None,
+    posing_steps: int | None = None,
+    fitting_steps: int | None = None,
     device: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
@@ -37,12 +39,14 @@ def fit_portraits(
 
     Args:
         data: prepared folder, or a folder of them.
-        head: ``flame`` (its files are the user's, see ``zoo doctor``), or a free head in its place.
+        head: ``flame`` (its files are the user's, see ``zoo doctor``), which begins with the simplified parameters; or a
+            free head in its place, of whose coefficients they say nothing, so that it begins with none.
         one_person: whether the faces of a folder are of one clip: they then share their shape, and go through the
             optimiser together.
         batch_size: faces that go through it together otherwise.
-        placing_steps: in which only the head's place changes.
-        fitting_steps: in which shape, expression and gaze change too.
+        placing_steps: in which only the head's place changes; None for 1500 (500 of a free head).
+        posing_steps: in which it turns and opens its jaw too; None for 0, as the authors have it (1500).
+        fitting_steps: in which shape, expression and gaze change; None for 3000 (500).
         device: where to compute; None for the best one here.
         progress: called with the numbers of finished and of all faces, after each batch.
 
@@ -56,7 +60,9 @@ def fit_portraits(
     root = Path(data)
     if batch_size < 1:
         raise ZooError(f"batch-size must be at least 1, not {batch_size}")
-    settings = FitSettings(placing_steps=placing_steps, fitting_steps=fitting_steps)
+    asked = {"placing_steps": placing_steps, "posing_steps": posing_steps, "fitting_steps": fitting_steps}
+    usual = FitSettings() if head == "flame" else FROM_SCRATCH
+    settings = replace(usual, **{name: steps for name, steps in asked.items() if steps is not None})
     folders = _folders(root)
     fit = LandmarkFit.of_head(load_head(head).to(device or best_device()))
     batches = [(folder, names) for folder in folders for names in _batches(folder, one_person, batch_size)]
@@ -68,6 +74,7 @@ def fit_portraits(
         contours = [faces.numbers(CONTOURS, name, "98 landmarks", (98, 2)) for name in names]
         landmarks = [faces.numbers(LANDMARKS, name, "68 landmarks", (68, -1))[:, :2] for name in names]
         start = FlameParameters.from_label(torch.stack(labels)[:, CAMERA_SIZE:])
+        start = start if head == "flame" else FlameParameters.zeros(len(names))
         target = fit_target(torch.stack(contours), torch.stack(landmarks))
         found = fit.fit(start, target, one_person=one_person, settings=settings)
         for name, label in zip(names, found.labels().cpu().numpy().astype(np.float32), strict=True):

@@ -39,8 +39,8 @@ def fit_portraits(
 
     Args:
         data: prepared folder, or a folder of them.
-        head: ``flame`` (its files are the user's, see ``zoo doctor``), which begins with the simplified parameters; or a
-            free head in its place, of whose coefficients they say nothing, so that it begins with none.
+        head: ``flame`` (its files are the user's, see ``zoo doctor``), which begins with the simplified parameters; or
+            a free head in its place, of whose coefficients they say nothing, so that it begins with none.
         one_person: whether the faces of a folder are of one clip: they then share their shape, and go through the
             optimiser together.
         batch_size: faces that go through it together otherwise.

@@ -23,6 +23,9 @@ zoo_ sample pv3d-tiny --seeds 0-7 --out "$out/clips"
 zoo_ sample threedvidgen-tiny --seed 1 --frames 16 --trajectory yaw --out "$out/yaw.mp4"
 zoo_ sample threedvidgen-tiny --seeds 0-3 --grid --frames 8 --out "$out/grid"
 
+# A head that a parametric model drives: its expressions, and the parts that the networks tell apart.
+zoo_ sample genhead-tiny --seed 0 --frames 16 --motion random --maps parts --out "$out/driven.mp4"
+
 # One photo moves as other frames do (both prepared: examples/prepared holds two synthetic people).
 faces=$(dirname "$0")/prepared
 zoo_ animate portrait4d-tiny --source "$faces/photo" --driving "$faces/driving" --no-neck --grid --out "$out/animated.mp4"

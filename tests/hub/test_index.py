@@ -38,7 +38,7 @@ def test_every_entry_is_complete(entry):
     [
         ("pv3d-voxcelb-res64", "unknown model 'pv3d-voxcelb-res64'; did you mean pv3d-voxceleb-res64 or"),
         ("PV3D-TINY", "did you mean pv3d-tiny"),
-        ("tiny", "did you mean pv3d-tiny?"),
+        ("tiny", "did you mean pv3d-tiny or genhead-tiny?"),
         ("qqqqqq", "`zoo list` shows all names"),
         ("", "`zoo list` shows all names"),
     ],

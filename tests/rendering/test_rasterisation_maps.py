@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from portraitzoo.errors import ZooError
@@ -37,11 +37,14 @@ def ball(radius: float, rows: int = 60, columns: int = 90) -> tuple[torch.Tensor
 
 
 @given(yaw=st.floats(-0.7, 0.7), pitch=st.floats(-0.5, 0.5), tilt=st.floats(-0.4, 0.4))
+@example(yaw=0.7, pitch=0.5, tilt=-0.4)
+@example(yaw=-0.7, pitch=-0.5, tilt=0.4)
 @settings(max_examples=15, deadline=None)
 def test_a_tilted_plane(yaw: float, pitch: float, tilt: float) -> None:
     normal = torch.tensor([math.sin(tilt), 0.0, math.cos(tilt)])
-    vertices = SQUARE.clone()
-    vertices[:, 0], vertices[:, 2] = SQUARE[:, 0] * math.cos(tilt), -SQUARE[:, 0] * math.sin(tilt)
+    square = 2 * SQUARE  # seen at up to 1.1 radians from its normal, it must still fill the picture
+    vertices = square.clone()
+    vertices[:, 0], vertices[:, 2] = square[:, 0] * math.cos(tilt), -square[:, 0] * math.sin(tilt)
     camera = Camera.look_at(torch.tensor([yaw]), pitch)
     rays = cast_rays(camera, RESOLUTION)
     distance = -(rays.origins[0] @ normal) / (rays.directions[0] @ normal)

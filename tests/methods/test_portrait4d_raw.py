@@ -57,6 +57,14 @@ def test_a_photo_follows_a_video(model, photo, video):
     assert same.frames.equal(clip.frames[:, :, 512:1024])
 
 
+def test_pictures_that_are_shown_are_searched_once(model, photo, tmp_path):
+    for number in range(2):
+        write_image(tmp_path / "pictures" / f"{number}.png", picture((50 + 20 * number, 60)))
+    looked = TRACKER.detector.looked
+    assert model.animate(photo, tmp_path / "pictures", grid=True).frames.shape[0] == 2
+    assert TRACKER.detector.looked - looked == 3, "the photo and two pictures"
+
+
 def test_a_stream_of_raw_frames(model, photo, video):
     expected = model.animate(photo, video).frames
     with model.session(photo) as session:

@@ -90,6 +90,14 @@ def test_a_folder_of_videos_becomes_folders(tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a", "b"]
 
 
+def test_gaps_of_several_videos_are_all_counted(tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in "ab":
+        video(tmp_path / "in" / f"{name}.mp4", (40, 50), ())
+    made = prepare_portraits(tmp_path / "in", tmp_path / "out", tracker=TRACKER)
+    assert (made.faces, made.left_out) == (2, 2)
+
+
 def test_masks_of_the_person(tmp_path):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

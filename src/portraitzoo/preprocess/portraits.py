@@ -99,23 +99,22 @@ def prepare_portraits(
         jobs = [_Job(RawFootage(place, **options), root)]
     mask = (parser or cast(BiSeNet, load(PARSER, device))) if segment else None
     total = sum(len(job.footage) for job in jobs)
-    done, problems = 0, dict[str, str]()
+    done, problems = 0, list[str]()
     for job in jobs:
-        for name, found in job.missing():
+        for number, (name, found) in enumerate(job.missing(), start=1):
             if isinstance(found, ZooError):
                 job.problems[name] = str(found)
             else:
                 write_face(job.folder, name, found, mask)
-            done += 1
             if progress:
-                progress(done, total)
-        done = sum(len(job.footage) for job in jobs[: jobs.index(job) + 1])
+                progress(done + number, total)
+        done += len(job.footage)
         job.note_problems()
-        problems |= job.problems
+        problems += job.problems.values()
     faces = total - len(problems)
     if not faces:
-        raise MediaError(f"no face was found in {place}; of the last picture: {list(problems.values())[-1]}")
-    return PreparedPortraits(root, faces, list(problems.values()))
+        raise MediaError(f"no face was found in {place}; of the last picture: {problems[-1]}")
+    return PreparedPortraits(root, faces, problems)
 
 
 @dataclass

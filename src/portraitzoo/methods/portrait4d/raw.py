@@ -28,7 +28,7 @@ class RawFootage(FaceSource):
         tracker: finds and tracks; None for the published networks, downloaded when needed.
         device: where those compute; None for the best one here.
         side: that the network takes, in pixels; aligned pictures have 512.
-        keep: whether aligned pictures are kept when a video is read, for :meth:`picture`.
+        keep: whether all aligned pictures are kept once they were looked at, for :meth:`picture`; else the last is.
         look_again: as in :meth:`~portraitzoo.faces.portrait_tracker.PortraitTracker.frames`.
 
     Raises:
@@ -114,7 +114,9 @@ class RawFootage(FaceSource):
             found = tracker.photo(image)
         except ZooError as error:
             raise self._named(name, error) from error
-        self._kept = {name: found}
+        if not self.keep:
+            self._kept.clear()  # but for the one that is asked for next: a picture and what is known of it
+        self._kept[name] = found
         return found
 
     def frame(self, name: str) -> Frames:

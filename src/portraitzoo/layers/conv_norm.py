@@ -71,3 +71,14 @@ def fold_batch_norms(network: nn.Module) -> nn.Module:
         if isinstance(unit, ConvNorm):
             unit.fold()
     return network
+
+
+def ready_to_measure(network: nn.Module) -> nn.Module:
+    """A network that will never learn again, made fast in place: eval mode, no gradients of its weights, norms folded
+    into convolutions, channels innermost. It is not to be saved then."""
+    fold_batch_norms(network.eval().requires_grad_(False))
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.Conv3d):
+            layout = torch.channels_last if isinstance(layer, nn.Conv2d) else torch.channels_last_3d
+            layer.weight.data = layer.weight.data.contiguous(memory_format=layout)
+    return network

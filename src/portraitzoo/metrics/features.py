@@ -16,7 +16,7 @@ from portraitzoo.errors import UnknownEntryError, WeightsUnavailableError, ZooEr
 from portraitzoo.hub.converting import dotted
 from portraitzoo.hub.index import get_entry
 from portraitzoo.hub.loading import build, load
-from portraitzoo.layers.conv_norm import fold_batch_norms
+from portraitzoo.layers.conv_norm import ready_to_measure
 
 Weights = Literal["official", "random"]
 
@@ -43,10 +43,7 @@ class FeatureNetwork:
         self.checksum = tensor_checksum(module.state_dict())
         self.comparable = comparable
         self.num_features: int = getattr(module, "num_features")  # noqa: B009  (a class constant of each network)
-        self.module = fold_batch_norms(module.eval().requires_grad_(False))
-        for layer in self.module.modules():
-            if isinstance(layer, nn.Conv2d | nn.Conv3d):
-                _to_channels_last(layer)
+        self.module = ready_to_measure(module)
 
     def __call__(self, *inputs: Tensor, **options: Any) -> Tensor:
         """Features of a batch; the arguments are those of the network's ``forward``."""
@@ -165,8 +162,3 @@ def true_float32(device_type: str) -> Iterator[None]:
     finally:
         for setting, precision in zip(settings, before, strict=True):
             setting.fp32_precision = precision
-
-
-def _to_channels_last(layer: nn.Conv2d | nn.Conv3d) -> None:
-    layout = torch.channels_last if isinstance(layer, nn.Conv2d) else torch.channels_last_3d
-    layer.weight.data = layer.weight.data.contiguous(memory_format=layout)

@@ -21,7 +21,7 @@ from portraitzoo.faces.coefficients import SIZES
 from portraitzoo.faces.deep3d import Deep3D
 from portraitzoo.faces.fan import FAN
 from portraitzoo.faces.retinaface import RetinaFace
-from portraitzoo.layers.conv_norm import fold_batch_norms
+from portraitzoo.layers.conv_norm import ready_to_measure
 from portraitzoo.metrics.features import Weights, feature_module, tensor_checksum, true_float32
 from portraitzoo.metrics.protocols import Protocol
 from portraitzoo.metrics.reconstruction import Quantity
@@ -121,9 +121,9 @@ class ProtocolFaces:
 
     def _network(self, part: str) -> nn.Module:
         if part not in self._networks:
-            module = feature_module(self.entries[part], self.weights, self.device).eval().requires_grad_(False)
+            module = feature_module(self.entries[part], self.weights, self.device)
             self._sums[part] = tensor_checksum(module.state_dict())
-            self._networks[part] = fold_batch_norms(module)
+            self._networks[part] = ready_to_measure(module)
         return self._networks[part]
 
 

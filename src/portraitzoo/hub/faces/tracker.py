@@ -6,11 +6,10 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from torch import nn
 
 from portraitzoo.faces.portrait_tracker import PortraitTracker
 from portraitzoo.hub.loading import load
-from portraitzoo.layers.conv_norm import fold_batch_norms
+from portraitzoo.layers.conv_norm import ready_to_measure
 
 ENTRIES = {
     "detector": "retinaface-resnet50",
@@ -33,15 +32,8 @@ def load_tracker(device: torch.device | str | None = None) -> PortraitTracker:
         WeightsUnavailableError: naming the entry whose weights are not here and cannot be fetched.
     """
     parts: dict[str, Any] = {part: load(entry, device) for part, entry in ENTRIES.items()}
-    return ready(PortraitTracker(**parts))
-
-
-def ready(tracker: PortraitTracker) -> PortraitTracker:
-    """A tracker made fast, in place: norms folded into convolutions, channels innermost; it is not to be saved then."""
-    fold_batch_norms(tracker.eval().requires_grad_(False))
-    for layer in tracker.modules():
-        if isinstance(layer, nn.Conv2d):
-            layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
+    tracker = PortraitTracker(**parts)
+    ready_to_measure(tracker)
     return tracker
 
 

@@ -18,7 +18,7 @@ from portraitzoo.faces.h3r import H3R
 from portraitzoo.faces.motion_embedding import LANDMARK_GROUPS, MotionEncoder
 from portraitzoo.faces.portrait_tracker import SIDE, Found, PortraitTracker, TrackedFace
 from portraitzoo.faces.retinaface import RetinaFace, prepare
-from portraitzoo.hub.faces.tracker import ready
+from portraitzoo.layers.conv_norm import ready_to_measure
 from portraitzoo.media.video import VideoReader, write_video
 from portraitzoo.methods.portrait4d.config import Portrait4DConfig
 from portraitzoo.methods.portrait4d.model import Portrait4D
@@ -45,7 +45,8 @@ def random_tracker(device: torch.device) -> PortraitTracker:
     """The tracker at its published size, with fixed random weights."""
     tracker = PortraitTracker(RetinaFace(), H3R(), FAN(), Deep3D(), BfmToFlame(), MotionEncoder())
     randomise(tracker, "portrait tracker")
-    return ready(tracker).to(device)
+    ready_to_measure(tracker)
+    return tracker.to(device)
 
 
 def known_face() -> Found:
